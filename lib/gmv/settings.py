@@ -1,0 +1,76 @@
+"""Every setting, once: its name in the environment, its default and its unit.
+
+Each is read from the environment variable `GMV_<NAME>`, or from a `.env` file in the working folder.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import zoneinfo
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gmv.errors import UsageError
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""The checkout: notebooks/, data_lake/ and runs/ lie in it."""
+
+
+def _half_of_memory_up_to_4_gib() -> int:
+    total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return max(1024, min(4096, total_mib // 2))
+
+
+class Settings(BaseSettings):
+    """Where things are, and how much of the machine a run may take."""
+
+    model_config = SettingsConfigDict(env_prefix="GMV_", env_file=".env", extra="ignore")
+
+    lake: Path = Field(PROJECT / "data_lake", description="Folder of the Delta tables")
+    landing: Path = Field(PROJECT / "data_lake" / "landing", description="Folder where CSV files arrive")
+    runs_dir: Path = Field(PROJECT / "runs", description="Folder of the run records and reports")
+    timezone: str = Field("UTC", description="Whose current date is today, where --as-of-date is not given")
+    closed_until: dt.date | None = Field(None, description="Books are closed up to this day, inclusive")
+    spark_memory_mib: int = Field(
+        default_factory=_half_of_memory_up_to_4_gib, ge=512, description="Heap of the Spark server, in MiB"
+    )
+    spark_cores: int = Field(
+        default_factory=lambda: os.cpu_count() or 2, ge=1, description="Cores that the Spark server uses"
+    )
+    spark_start_seconds: int = Field(120, ge=1, description="How long the Spark server may take to start")
+    kernel_start_seconds: int = Field(120, ge=1, description="How long a notebook's kernel may take to start")
+    cell_seconds: int = Field(4 * 3600, ge=1, description="How long one notebook cell may take")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"no such time zone: {value!r}") from error
+        return value
+
+    def today(self) -> dt.date:
+        """The current date in `timezone`."""
+        return dt.datetime.now(zoneinfo.ZoneInfo(self.timezone)).date()
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        UsageError: naming the variable and the value that can't be read.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"GMV_{str(problem['loc'][0]).upper()}: {problem['msg']} (found {problem['input']!r})"
+            for problem in error.errors()
+        )
+        raise UsageError(f"Settings can't be read: {problems}.") from None

@@ -1,0 +1,321 @@
+"""Every table, declared once: its columns and their types, its key, its partitions, and what one row is.
+
+Types are Spark's names. `timestamp_ntz` holds a time without a zone: the source's own clock for
+`transaction_datetime`, UTC for whatever the pipeline notes about itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+UNKNOWN_SUBSIDIARY = "unknown"
+"""The subsidiary of a purchase whose purchase_extra_info has not come yet (rule 3)."""
+
+EARLIEST_PLAUSIBLE = "2000-01-01"
+"""Transaction dates and times before this day are rejected as `implausible_date`."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, its Spark type, and for event columns what a value must satisfy."""
+
+    name: str
+    type: str
+    required: bool = False
+    """An empty value rejects the record."""
+    minimum: int | None = None
+    """A number below this rejects the record."""
+    plausible: bool = False
+    """A time before EARLIEST_PLAUSIBLE, or more than a day after ingestion, rejects the record."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table: where it lies in the lake (`<layer>/<name>`) and the contract of its rows."""
+
+    layer: str
+    name: str
+    one_row_is: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return f"{self.layer}/{self.name}"
+
+    @property
+    def column_names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+
+# --- The three event tables -----------------------------------------------------------------------
+
+_EVENT = (
+    Column("transaction_datetime", "timestamp_ntz", required=True, plausible=True),
+    Column("transaction_date", "date", required=True, plausible=True),
+    Column("purchase_id", "string", required=True),
+)
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """One kind of event, and the tables that hold it: as it arrived, every version, the latest."""
+
+    name: str
+    columns: tuple[Column, ...]
+    key: str = "purchase_id"
+
+    @property
+    def column_names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    @property
+    def precedence(self) -> list[str]:
+        """Columns that order the versions of one purchase; the greatest comes first (rule 1).
+
+        Ties in time go to the other columns in column order; an empty value is below every other.
+        """
+        return ["transaction_datetime"] + [
+            name for name in self.column_names if name not in ("transaction_datetime", self.key)
+        ]
+
+    @property
+    def bronze(self) -> Table:
+        return Table(
+            "bronze",
+            self.name,
+            "CSV record as it arrived",
+            tuple(replace(column, type="string") for column in self.columns) + _ARRIVAL,
+        )
+
+    @property
+    def versions(self) -> Table:
+        return Table(
+            "silver",
+            f"{self.name}_versions",
+            "distinct valid event of a purchase, with the file and bronze run that brought it first",
+            self.columns + _BROUGHT_BY,
+            key=tuple(self.column_names),
+        )
+
+    @property
+    def latest(self) -> Table:
+        return Table(
+            "silver",
+            self.name,
+            "purchase: its latest version",
+            self.columns,
+            key=(self.key,),
+        )
+
+
+_ARRIVAL = (
+    Column("extra", "map<string,string>"),  # columns the table does not know, by header name
+    Column("raw", "string"),  # the record's text, where it could not be split or decoded
+    Column("defect", "string"),  # `field_count` or `encoding` where the record could not be read
+    Column("line", "bigint"),  # the record's first line in its file, from 1
+    Column("file", "string"),  # path below the landing folder
+    Column("sha256", "string"),  # of the file's bytes
+    Column("run", "string"),  # the bronze run that ingested it
+    Column("ingested_at", "timestamp_ntz"),  # UTC
+)
+_BROUGHT_BY = (Column("file", "string"), Column("sha256", "string"), Column("run", "string"))
+
+PURCHASE = EventTable(
+    "purchase",
+    _EVENT
+    + (
+        Column("buyer_id", "bigint"),
+        Column("prod_item_id", "bigint"),
+        Column("order_date", "date"),
+        Column("release_date", "date"),
+        Column("producer_id", "bigint"),
+    ),
+)
+PRODUCT_ITEM = EventTable(
+    "product_item",
+    _EVENT
+    + (
+        Column("product_id", "bigint"),
+        Column("item_quantity", "int", required=True, minimum=0),
+        Column("purchase_value", "decimal(18,2)", required=True, minimum=0),
+    ),
+)
+PURCHASE_EXTRA_INFO = EventTable(
+    "purchase_extra_info",
+    _EVENT + (Column("subsidiary", "string", required=True),),
+)
+EVENT_TABLES = (PURCHASE, PRODUCT_ITEM, PURCHASE_EXTRA_INFO)
+
+# --- Bronze: what became of each file ---------------------------------------------------------------
+
+FILES = Table(
+    "bronze",
+    "files",
+    "new or changed outcome of a file",
+    (
+        Column("path", "string"),  # below the landing folder, with forward slashes
+        Column("table", "string"),  # the event table it belongs to; empty when none
+        Column("size", "bigint"),  # bytes
+        Column("modified_at", "timestamp_ntz"),  # UTC
+        Column("sha256", "string"),
+        Column("records", "bigint"),
+        Column("outcome", "string"),  # ingested, refused, repeated, retracted, restored
+        Column("reason", "string"),
+        Column("run", "string"),
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+)
+
+# --- Silver: what could not be read -----------------------------------------------------------------
+
+QUARANTINE = Table(
+    "silver",
+    "quarantine",
+    "rejected record, with every rule that it breaks",
+    (
+        Column("table", "string"),
+        Column("reasons", "array<string>"),
+        Column("values", "map<string,string>"),  # the raw values by column
+        Column("raw", "string"),
+        Column("line", "bigint"),
+        Column("file", "string"),
+        Column("sha256", "string"),
+        Column("run", "string"),  # the bronze run
+        Column("ingested_at", "timestamp_ntz"),
+    ),
+)
+
+# --- Gold ---------------------------------------------------------------------------------------------
+
+GMV_LEDGER = Table(
+    "gold",
+    "gmv_ledger",
+    "posting: a change of one purchase's standing",
+    (
+        Column("purchase_id", "string"),
+        Column("transaction_date", "date"),
+        Column("subsidiary", "string"),
+        Column("amount", "decimal(38,2)"),
+        Column("purchases", "int"),  # +1 enters, -1 leaves, 0 another amount
+        Column("known_on", "date"),  # the day of the version that caused it
+        Column("reason", "string"),  # paid, item_arrived, withdrawn, repriced, moved_day, ...
+        Column("cause", "string"),  # event, retraction, undo, rule
+        Column("ledger_seq", "bigint"),  # one number per appended batch
+        Column("run", "string"),
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+    key=("purchase_id", "known_on", "transaction_date", "subsidiary", "reason"),
+)
+DAILY_GMV = Table(
+    "gold",
+    "daily_gmv",
+    "day and subsidiary on which at least one purchase counts: the published number",
+    (
+        Column("transaction_date", "date"),
+        Column("subsidiary", "string"),
+        Column("gmv", "decimal(38,2)"),
+    ),
+    key=("transaction_date", "subsidiary"),
+    partition_by=("transaction_date",),
+)
+DAILY_GMV_HISTORY = Table(
+    "gold",
+    "daily_gmv_history",
+    "change of a published number",
+    (
+        Column("transaction_date", "date"),
+        Column("subsidiary", "string"),
+        Column("previous_gmv", "decimal(38,2)"),  # empty: the row is new
+        Column("gmv", "decimal(38,2)"),  # empty: the row is gone
+        Column("ledger_seq", "bigint"),
+        Column("run", "string"),
+        Column("published_at", "timestamp_ntz"),  # UTC
+    ),
+)
+
+# --- Monitoring -----------------------------------------------------------------------------------------
+
+RUNS = Table(
+    "monitoring",
+    "runs",
+    "start or end of a run",
+    (
+        Column("run", "string"),
+        Column("event", "string"),  # started, ended
+        Column("kind", "string"),  # run, notebook, retract, rebuild, maintain
+        Column("at", "timestamp_ntz"),  # UTC
+        Column("start_date", "date"),  # the window; empty: none was given
+        Column("end_date", "date"),
+        Column("as_of_date", "date"),  # today, as resolved
+        Column("code_version", "string"),
+        Column("outcome", "string"),  # succeeded, nothing_new, failed, refused, interrupted
+        Column("message", "string"),
+        Column("details", "string"),  # JSON: parameters, counts, durations
+    ),
+)
+PROGRESS = Table(
+    "monitoring",
+    "progress",
+    "step that has taken in a bronze run",
+    (
+        Column("step", "string"),  # silver, ledger
+        Column("bronze_run", "string"),
+        Column("run", "string"),
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+)
+PARTITION_STATS = Table(
+    "monitoring",
+    "partition_stats",
+    "count of a table's day that a run changed",
+    (
+        Column("run", "string"),
+        Column("layer", "string"),
+        Column("table", "string"),
+        Column("day", "date"),  # transaction_date; empty where bronze's could not be read
+        Column("records", "bigint"),
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+)
+CHECK_RESULTS = Table(
+    "monitoring",
+    "check_results",
+    "check of a run",
+    (
+        Column("run", "string"),
+        Column("check", "string"),
+        Column("severity", "string"),  # block, warn
+        Column("passed", "boolean"),
+        Column("subject", "string"),  # the day, file or table that was judged
+        Column("value", "string"),
+        Column("limit", "string"),
+        Column("message", "string"),
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+)
+
+TABLES: tuple[Table, ...] = (
+    *(event.bronze for event in EVENT_TABLES),
+    FILES,
+    *(event.versions for event in EVENT_TABLES),
+    *(event.latest for event in EVENT_TABLES),
+    QUARANTINE,
+    GMV_LEDGER,
+    DAILY_GMV,
+    DAILY_GMV_HISTORY,
+    RUNS,
+    PROGRESS,
+    PARTITION_STATS,
+    CHECK_RESULTS,
+)
+
+
+def event_table(name: str) -> EventTable:
+    """The event table of that name.
+
+    Raises:
+        KeyError: when there is none.
+    """
+    return {event.name: event for event in EVENT_TABLES}[name]
