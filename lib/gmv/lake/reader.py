@@ -1,0 +1,93 @@
+"""Reading the lake without Spark: DuckDB over the parquet files of pinned Delta versions.
+
+Every table is a view named `<layer>.<table>`. A reader pins each table's version when it first needs it,
+so that all its answers come from the same state.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from gmv.tables import TABLES, Table
+
+_DUCKDB_TYPES = {
+    "timestamp_ntz": "TIMESTAMP",
+    "string": "VARCHAR",
+    "int": "INTEGER",
+    "array<string>": "VARCHAR[]",
+    "map<string,string>": "MAP(VARCHAR, VARCHAR)",
+}
+
+
+class Reader:
+    """A lake's tables for SQL, without a JVM. A table that does not exist yet is an empty one.
+
+    Args:
+        lake: folder of the Delta tables.
+        versions: Delta version to read by table path (`gold/daily_gmv`); the newest for all others.
+    """
+
+    def __init__(self, lake: Path, versions: dict[str, int] | None = None) -> None:
+        self.lake = lake
+        self.versions: dict[str, int | None] = dict(versions or {})
+        self._views: set[str] = set()
+        self.connection = duckdb.connect()
+        self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
+
+    def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyConnection:
+        """Run a query over the lake's views, with `$name` parameters; fetch what it returns."""
+        for table in TABLES:
+            if re.search(rf"\b{table.layer}\.{table.name}\b", query):
+                self._make_view(table)
+        return self.connection.execute(query, parameters or None)
+
+    def frame(self, query: str, **parameters: object) -> pd.DataFrame:
+        """The query's rows; amounts as Decimal objects, never floats."""
+        table = self.sql(query, **parameters).to_arrow_table()
+        return table.to_pandas(date_as_object=False, integer_object_nulls=False)
+
+    def rows(self, query: str, **parameters: object) -> list[dict]:
+        """The query's rows as dictionaries of Python values (Decimal, date, datetime, str, int)."""
+        return self.sql(query, **parameters).to_arrow_table().to_pylist()
+
+    def version(self, table: Table) -> int | None:
+        """The pinned Delta version of a table; None while the table does not exist."""
+        self._make_view(table)
+        return self.versions[table.path]
+
+    def _make_view(self, table: Table) -> None:
+        if table.path in self._views:
+            return
+        columns = ", ".join(
+            f'"{column.name}" {_DUCKDB_TYPES.get(column.type, column.type)}' for column in table.columns
+        )
+        name = f'{table.layer}."{table.name}"'
+        self.connection.execute(f"create schema if not exists {table.layer}")
+        files: list[str] = []
+        try:
+            delta = DeltaTable(self.lake / table.path, version=self.versions.get(table.path))
+            files = delta.file_uris()
+            self.versions[table.path] = delta.version()
+        except TableNotFoundError:
+            self.versions[table.path] = None
+        if files:
+            types = ", ".join(
+                f"'{column.name}': {column.type}"
+                for column in table.columns
+                if column.name in table.partition_by
+            )
+            hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
+            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+            selected = ", ".join(f'"{column.name}"' for column in table.columns)
+            self.connection.execute(
+                f"create view {name} as select {selected} from read_parquet([{listed}]{hive})"
+            )
+        else:
+            self.connection.execute(f"create table {name} ({columns})")
+        self._views.add(table.path)
