@@ -1,0 +1,362 @@
+"""The numbers of the report: small questions to the lake, each answered by one query.
+
+Every function takes a `Reader` first and returns a pandas frame. Amounts are Decimal, days datetime64 at
+midnight, times datetime64 in UTC. A lake without the tables gives frames without rows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+
+import pandas as pd
+
+from gmv.lake.reader import Reader
+from gmv.tables import TABLES
+
+UNREADABLE_DAY = "not readable"
+
+_IN_WINDOW = """
+    between coalesce($start_date::date, date '0001-01-01') and coalesce($end_date::date, date '9999-12-31')
+"""
+
+_NEWEST_COUNTS = """
+    select layer, "table", day, records, recorded_at
+    from monitoring.partition_stats
+    qualify row_number() over (partition by layer, "table", day order by recorded_at desc, run desc) = 1
+"""
+
+_WHY = {
+    ("paid", True): "Payment received",
+    ("paid", False): "Payment that no longer counts here",
+    ("item_arrived", True): "Item details arrived after the payment",
+    ("item_arrived", False): "Item details that no longer count here",
+    ("withdrawn", False): "Payment withdrawn",
+    ("withdrawn", True): "Withdrawal that no longer counts",
+    ("repriced", True): "Price or quantity raised",
+    ("repriced", False): "Price or quantity lowered",
+    ("moved_day", True): "Moved here from another day",
+    ("moved_day", False): "Moved to another day",
+    ("subsidiary_known", True): "Subsidiary became known: this one",
+    ("subsidiary_known", False): "Subsidiary became known: another one",
+    ("moved_subsidiary", True): "Moved here from another subsidiary",
+    ("moved_subsidiary", False): "Moved to another subsidiary",
+    ("unexplained", True): "Not explained by the ledger: the published number had been damaged",
+    ("unexplained", False): "Not explained by the ledger: the published number had been damaged",
+}
+_BECAUSE = {
+    "retraction": ", because a file was retracted",
+    "undo": ", because a retracted file was restored",
+    "rule": ", because the rule of GMV changed",
+}
+
+
+def daily_gmv(
+    reader: Reader, start_date: dt.date | None = None, end_date: dt.date | None = None
+) -> pd.DataFrame:
+    """The published numbers of a window, inclusive; without limits, all of them.
+
+    Returns:
+        transaction_date, subsidiary, gmv (Decimal), sorted by day and subsidiary.
+    """
+    return reader.frame(
+        f"""
+        select transaction_date, subsidiary, gmv
+        from gold.daily_gmv
+        where transaction_date {_IN_WINDOW}
+        order by transaction_date, subsidiary
+        """,
+        start_date=start_date,
+        end_date=end_date,
+    )
+
+
+def run_to_report(reader: Reader, run: str) -> str:
+    """The run, if the lake knows it; else the newest run that changed a published number.
+
+    So that the report can be opened by itself, outside of a run. A lake without any gives `run` back.
+    """
+    known = reader.rows(
+        """
+        select run from monitoring.runs where run = $run
+        union all
+        select run from gold.daily_gmv_history where run = $run
+        """,
+        run=run,
+    )
+    newest = reader.rows("select run from gold.daily_gmv_history order by published_at desc, run limit 1")
+    return run if known or not newest else newest[0]["run"]
+
+
+def published_changes(reader: Reader, run: str) -> pd.DataFrame:
+    """What one run changed in the published numbers.
+
+    Returns:
+        transaction_date, subsidiary, previous_gmv (empty: the row is new), gmv (empty: the row is gone),
+        difference (Decimals; an empty amount counts as 0), sorted by day and subsidiary.
+    """
+    return reader.frame(
+        """
+        select transaction_date, subsidiary, previous_gmv, gmv,
+            coalesce(gmv, 0.00) - coalesce(previous_gmv, 0.00) as difference
+        from gold.daily_gmv_history
+        where run = $run
+        order by transaction_date, subsidiary
+        """,
+        run=run,
+    )
+
+
+def headline(reader: Reader, run: str) -> str:
+    """In one or two sentences: how many published numbers the run changed, and how far numbers reach."""
+    changes = published_changes(reader, run)
+    newest = reader.rows("select max(transaction_date) as day from gold.daily_gmv")[0]["day"]
+    if newest is None:
+        return "No GMV has been published yet."
+    reach = f"The newest day with published GMV is {newest:%A}, {newest.day} {newest:%B %Y}."
+    if changes.empty:
+        return f"This run changed no published number. {reach}"
+    new = int(changes["previous_gmv"].isna().sum())
+    gone = int(changes["gmv"].isna().sum())
+    counts = [(new, "new"), (len(changes) - new - gone, "changed"), (gone, "removed")]
+    in_words = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+    total = sum(changes["difference"], Decimal(0))
+    return (
+        f"This run published numbers for {changes['transaction_date'].nunique():,} day(s): {in_words}. "
+        f"Together they change GMV by {total:+,.2f}. {reach}"
+    )
+
+
+def restatements(
+    reader: Reader,
+    run: str | None = None,
+    start_date: dt.date | None = None,
+    end_date: dt.date | None = None,
+) -> pd.DataFrame:
+    """Changes in days that had been published before, split by reason, the largest change first.
+
+    A change is explained by the postings of its day and subsidiary that the ledger received since the
+    number was last published. What they do not explain is a row of its own.
+
+    Args:
+        reader: the lake.
+        run: only what this run restated.
+        start_date: first day; none: from the oldest on.
+        end_date: last day, inclusive; none: to the newest.
+
+    Returns:
+        transaction_date, subsidiary, previous_gmv (empty: there was no row), gmv (empty: the row is gone),
+        difference, why (words), of_which (the part of the difference that has this reason), purchases (how
+        many were concerned), run, published_at. Amounts are Decimals; of_which adds up to difference.
+    """
+    frame = reader.frame(
+        f"""
+        with changes as (
+            select *,
+                coalesce(gmv, 0.00) - coalesce(previous_gmv, 0.00) as difference,
+                coalesce(lag(ledger_seq) over same_number, 0) as previous_seq,
+                min(published_at) over (partition by transaction_date) < published_at as is_restatement
+            from gold.daily_gmv_history
+            window same_number as (
+                partition by transaction_date, subsidiary order by ledger_seq, published_at
+            )
+        ),
+        restated as (
+            select * from changes
+            where is_restatement
+                and ($run is null or run = $run)
+                and transaction_date {_IN_WINDOW}
+        ),
+        explained as (
+            select restated.transaction_date, restated.subsidiary, restated.published_at,
+                posting.reason,
+                posting.cause,
+                if(posting.purchases = 0, posting.amount > 0, posting.purchases > 0) as adds,
+                sum(posting.amount) as of_which,
+                count(distinct posting.purchase_id) as purchases
+            from restated
+            join gold.gmv_ledger as posting
+                on posting.transaction_date = restated.transaction_date
+                and posting.subsidiary = restated.subsidiary
+                and posting.ledger_seq > restated.previous_seq
+                and posting.ledger_seq <= restated.ledger_seq
+            group by all
+        ),
+        unexplained as (
+            select transaction_date, subsidiary, published_at,
+                'unexplained' as reason,
+                'event' as cause,
+                rest > 0 as adds,
+                rest as of_which,
+                0 as purchases
+            from (
+                select transaction_date, subsidiary, published_at,
+                    any_value(difference) - coalesce(sum(of_which), 0.00) as rest
+                from restated
+                left join explained using (transaction_date, subsidiary, published_at)
+                group by all
+            )
+            where rest <> 0
+        )
+        select transaction_date, subsidiary, previous_gmv, gmv, difference,
+            reason, cause, adds, of_which, purchases, run, published_at
+        from restated
+        join (select * from explained union all select * from unexplained)
+            using (transaction_date, subsidiary, published_at)
+        order by abs(difference) desc, transaction_date, subsidiary, published_at,
+            abs(of_which) desc, reason, cause, adds
+        """,
+        run=run,
+        start_date=start_date,
+        end_date=end_date,
+    )
+    why = [
+        _WHY.get((reason, adds), reason) + _BECAUSE.get(cause, "")
+        for reason, adds, cause in zip(frame["reason"], frame["adds"], frame["cause"], strict=True)
+    ]
+    frame["why"] = pd.Series(why, dtype=object)
+    return frame[
+        [
+            *("transaction_date", "subsidiary", "previous_gmv", "gmv", "difference"),
+            *("why", "of_which", "purchases", "run", "published_at"),
+        ]
+    ]
+
+
+def partition_rows(
+    reader: Reader, start_date: dt.date | None = None, end_date: dt.date | None = None
+) -> pd.DataFrame:
+    """How many rows each table holds of each day of a window: the newest count of each.
+
+    Returns:
+        layer, table, day (empty: bronze records whose date can't be read, in every window), records;
+        bronze first, gold last.
+    """
+    return reader.frame(
+        f"""
+        select layer, "table", day, records
+        from ({_NEWEST_COUNTS})
+        where day is null or day {_IN_WINDOW}
+        order by list_position(['bronze', 'silver', 'gold'], layer), "table", day nulls first
+        """,
+        start_date=start_date,
+        end_date=end_date,
+    )
+
+
+def rows_by_day(counts: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `partition_rows` with one row per day, and one column per layer and table.
+
+    A table that holds nothing of a day has an empty cell. Records whose date can't be read come first, as
+    the day UNREADABLE_DAY.
+    """
+    named = pd.DataFrame(
+        {
+            "day": counts["day"].dt.strftime("%Y-%m-%d").fillna(UNREADABLE_DAY),
+            "table": counts["layer"] + " " + counts["table"],
+            "records": counts["records"].astype("Int64"),
+        }
+    )
+    by_day = named.pivot(index="day", columns="table", values="records")
+    readable_last = sorted(by_day.index, key=lambda day: (day != UNREADABLE_DAY, day))
+    return (
+        by_day.loc[readable_last, list(dict.fromkeys(named["table"]))].rename_axis(columns=None).reset_index()
+    )
+
+
+def newest_days(reader: Reader) -> pd.DataFrame:
+    """How far each table reaches.
+
+    Returns:
+        layer, table, newest_day (that has at least one row), counted_at (UTC), bronze first, gold last.
+    """
+    return reader.frame(
+        f"""
+        select layer, "table", max(day) as newest_day, max(recorded_at) as counted_at
+        from ({_NEWEST_COUNTS})
+        where records > 0 and day is not null
+        group by layer, "table"
+        order by list_position(['bronze', 'silver', 'gold'], layer), "table"
+        """
+    )
+
+
+def runs(reader: Reader, newest: int = 10) -> pd.DataFrame:
+    """The newest runs, newest first.
+
+    Returns:
+        run, kind, started_at, ended_at (UTC; empty: it has not ended, or was killed), seconds, outcome,
+        message, start_date, end_date, as_of_date, code_version, details (JSON text).
+    """
+    return reader.frame(
+        """
+        select run,
+            any_value(kind) as kind,
+            min("at") filter (event = 'started') as started_at,
+            max("at") filter (event = 'ended') as ended_at,
+            date_diff('second', started_at, ended_at)::integer as seconds,
+            arg_max(outcome, "at") as outcome,
+            arg_max(message, "at") as message,
+            max(start_date) as start_date,
+            max(end_date) as end_date,
+            max(as_of_date) as as_of_date,
+            arg_max(code_version, "at") as code_version,
+            arg_max(details, "at") as details
+        from monitoring.runs
+        group by run
+        order by coalesce(started_at, ended_at) desc, run desc
+        limit $newest
+        """,
+        newest=newest,
+    ).astype({"seconds": "Int64"})
+
+
+def run_durations(reader: Reader, newest: int = 10) -> pd.DataFrame:
+    """How long the newest runs took, newest first.
+
+    Returns:
+        run, kind, started_at, seconds (empty: not ended), outcome (`not ended` until then).
+    """
+    frame = runs(reader, newest)
+    frame["outcome"] = frame["outcome"].where(frame["ended_at"].notna(), "not ended")
+    return frame[["run", "kind", "started_at", "seconds", "outcome"]]
+
+
+def about(
+    reader: Reader, run: str, start_date: dt.date | None, end_date: dt.date | None, today: dt.date
+) -> pd.DataFrame:
+    """What a reader must know to make the same page again.
+
+    Code version and step durations (`durations` in the run record's details, seconds by step) come from
+    monitoring.runs, where the run is on record.
+
+    Returns:
+        fact, value: both text.
+    """
+    facts = {
+        "Run": run,
+        "First day of the window": str(start_date or "none given: all days"),
+        "Last day of the window": str(end_date or "none given: all days"),
+        "Today, for this run": str(today),
+        "Code version": "not recorded",
+    }
+    for record in reader.rows(
+        'select code_version, details from monitoring.runs where run = $run order by "at"', run=run
+    ):
+        facts["Code version"] = record["code_version"] or facts["Code version"]
+        for step, seconds in json.loads(record["details"] or "{}").get("durations", {}).items():
+            facts[f"Duration of {step}"] = f"{seconds:,.1f} s"
+    return pd.DataFrame(list(facts.items()), columns=["fact", "value"])
+
+
+def table_versions(reader: Reader) -> pd.DataFrame:
+    """The Delta version of each table that the numbers were read from.
+
+    Returns:
+        layer, table, version: one row per table that exists.
+    """
+    versions = [(table.layer, table.name, reader.version(table)) for table in TABLES]
+    return pd.DataFrame(
+        [row for row in versions if row[2] is not None], columns=["layer", "table", "version"]
+    )

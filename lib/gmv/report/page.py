@@ -1,0 +1,46 @@
+"""The report as one file for people who do not open notebooks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from gmv.errors import GmvError
+
+_TEMPLATE = Path(__file__).parent / "template" / "page.html.j2"
+
+
+def render(notebook_path: Path, target: Path) -> None:
+    """Make a page of a notebook that was run: its text and outputs, without code.
+
+    The page is one file that needs nothing else: images and styles are inside, there are no scripts, and a
+    content security policy keeps a browser from running or fetching any.
+
+    Args:
+        notebook_path: the notebook, with outputs.
+        target: where the page goes; a page that is there is replaced whole.
+
+    Raises:
+        GmvError: a cell of the notebook failed, or none was run. No page is made.
+        FileNotFoundError: there is no such notebook.
+    """
+    notebook = nbformat.read(notebook_path, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for output in outputs:
+        if output.output_type == "error":
+            raise GmvError(
+                f"{notebook_path.name}: a cell failed with {output.ename}: {output.evalue}. "
+                f"No page was made of it."
+            )
+    if not outputs:
+        raise GmvError(f"{notebook_path.name} has no outputs: run it first. No page was made of it.")
+    exporter = HTMLExporter(
+        template_name="base", template_file=str(_TEMPLATE), exclude_input=True, exclude_anchor_links=True
+    )
+    page, _ = exporter.from_notebook_node(notebook)
+    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished.write_text(page, encoding="utf-8")
+    os.replace(unfinished, target)
