@@ -68,7 +68,7 @@ def purchase_extra_infos(purchase_id: str) -> st.SearchStrategy[PurchaseExtraInf
 
 @st.composite
 def event_lists(draw: st.DrawFn, max_purchases: int = 3, max_versions: int = 4) -> list[Event]:
-    """Valid events of some purchases, in any order; up to `max_versions` in each table, ties and copies too."""
+    """Valid events of some purchases in any order: up to `max_versions` in each table, ties and copies."""
     events: list[Event] = []
     for purchase_id in draw(st.lists(st.sampled_from(PURCHASE_IDS), max_size=max_purchases, unique=True)):
         for versions_of in (purchases, product_items, purchase_extra_infos):
