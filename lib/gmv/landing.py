@@ -16,8 +16,8 @@ How a file is split into records:
 - A quote that is never closed, or is followed by something else than a comma, refuses the whole file:
   from there on nobody knows where records begin.
 
-Chunks without quotes, empty lines and defects are split by Arrow, all others by Python's csv module. The
-result is the same, the speed is not.
+A chunk whose every line is one sound record is split at once, by Arrow; any other record by record, by
+Python's csv module. The result is the same, the speed is not.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import stat
 import string
 import zlib
@@ -35,6 +36,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +56,7 @@ CHUNK_BYTES = 2 * 2**20
 """Bytes that are split at once, in one way."""
 
 ROW_GROUP_BYTES = 64 * 2**20
-"""Bytes of CSV that become one row group."""
+"""Bytes in memory that become one row group."""
 
 _BOM = b"\xef\xbb\xbf"
 _LOST_CHARACTER = "\ufffd"
@@ -66,6 +68,9 @@ _OTHER_MARKS = {
     b"\xfe\xff": "has a UTF-16 byte-order mark; UTF-8 is expected",
     b"\x1f\x8b": "is compressed by gzip, but its name does not end with .csv.gz",
 }
+_SOUND_QUOTES = re.compile(rb'(?:(?:"[^"\r\n]*+(?:""[^"\r\n]*+)*+"|[^",\r\n]*+)[,\r\n])*+')
+"""Lines whose quotes enclose whole fields and no ends of line: every reader of CSV splits these alike."""
+
 _ARROW_TYPES = {
     "string": pa.string(),
     "bigint": pa.int64(),
@@ -176,18 +181,27 @@ def _modified_at(status: os.stat_result) -> datetime:
 # --- Reading bytes ------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise Changed(path, "was removed before it was read") from None
+    except OSError as error:
+        raise Changed(path, f"can't be read ({error.strerror or error})") from error
+
+
 class _HashedReader(io.BufferedIOBase):
     """A file's bytes, hashed as they are read."""
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    def __init__(self, path: str, file: io.BufferedReader) -> None:
+        self._path = path
         self._file = file
         self._hash = hashlib.sha256()
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int | None = -1, /) -> bytes:
-        data = self._file.read(size)
+        with _reading(self._path):
+            data = self._file.read(size)
         self._hash.update(data)
         return data
 
@@ -200,21 +214,20 @@ def _opened(file: LandingFile) -> Iterator[_HashedReader]:
     """The file's bytes, if it is a plain file that stays as it was found until the end.
 
     Raises:
-        Refused: it is no plain file, or a link to nothing or out of landing.
+        Refused: it is no plain file, or a link that leads nowhere or out of landing.
         Changed: its size or time differs, before or after; it is gone, or can't be read.
     """
-    try:
+    with _reading(file.path):
         _refuse_bad_links(file)
-        with file.location.open("rb", buffering=0) as raw, io.BufferedReader(raw) as buffered:
-            _check_unchanged(file, os.fstat(raw.fileno()))
-            yield _HashedReader(buffered)
-            _check_unchanged(file, file.location.stat())
-    except FileNotFoundError:
-        raise Changed(file.path, "was removed while it was read") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise Refused(file.path, f"is no intact gzip file ({error})") from error
-    except OSError as error:
-        raise Changed(file.path, f"can't be read ({error.strerror or error})") from error
+        opened = file.location.open("rb")
+    with opened:
+        _check_unchanged(file, os.fstat(opened.fileno()))
+        try:
+            yield _HashedReader(file.path, opened)
+        except Refused:  # what is wrong may be that it is not complete yet
+            _check_unchanged_by_name(file)
+            raise
+        _check_unchanged_by_name(file)
 
 
 def _refuse_bad_links(file: LandingFile) -> None:
@@ -222,8 +235,8 @@ def _refuse_bad_links(file: LandingFile) -> None:
         landing = file.location.parents[len(PurePosixPath(file.path).parts) - 1]
         try:
             target = file.location.resolve(strict=True)
-        except (FileNotFoundError, RuntimeError):
-            raise Refused(file.path, "is a link to a file that does not exist") from None
+        except (OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
+            raise Refused(file.path, "is a link that leads nowhere") from None
         if not target.is_relative_to(landing.resolve()):
             raise Refused(file.path, "is a link that leads out of the landing folder")
     if not stat.S_ISREG(file.location.stat().st_mode):
@@ -233,6 +246,12 @@ def _refuse_bad_links(file: LandingFile) -> None:
 def _check_unchanged(file: LandingFile, status: os.stat_result) -> None:
     if (status.st_size, _modified_at(status)) != (file.size, file.modified_at):
         raise Changed(file.path, "changed while it was read")
+
+
+def _check_unchanged_by_name(file: LandingFile) -> None:
+    with _reading(file.path):
+        status = file.location.stat()
+    _check_unchanged(file, status)
 
 
 def sha256(file: LandingFile) -> str:
@@ -419,36 +438,45 @@ class _Records:
 
 
 def _read_regular(lines: _Lines, header: _Header) -> _Records | None:
-    """The rest of the chunk, by Arrow; None if anything in it needs a closer look."""
+    """The rest of the chunk, at once, if each of its lines is one record without a defect; None if not."""
     rest = lines.rest_of_chunk()
     text = b"".join(rest)
-    if b'"' in text or text.startswith(_BOM) or max(map(len, rest)) > LONGEST_RECORD:
+    if max(map(len, rest)) > LONGEST_RECORD or not _is_whole_text(text):
         return None
-    if not text.isascii():
-        try:
-            if _LOST_CHARACTER in text.decode("utf-8"):
-                return None
-        except UnicodeDecodeError:
-            return None
-    names = [str(position) for position in range(len(header.names))]
+    has_quotes = b'"' in text
+    if has_quotes and not _SOUND_QUOTES.fullmatch(text):
+        return None
+    columns = _split(text, len(header.names), '"' if has_quotes else False)
+    if len(columns[0]) != len(rest):
+        return None
+    first = lines.number
+    lines.skip(len(rest))
+    return _Records(columns, pa.array(np.arange(first, first + len(rest))), defects=[], raws=[])
+
+
+def _is_whole_text(text: bytes) -> bool:
+    if text.startswith(_BOM):  # which Arrow would drop
+        return False
+    if text.isascii():
+        return True
+    try:
+        return _LOST_CHARACTER not in text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def _split(text: bytes, width: int, quote: str | Literal[False]) -> list[pa.Array]:
+    """The columns of all records of that width, by Arrow, which skips empty lines and other records."""
+    names = [str(position) for position in range(width)]
     table = pa.csv.read_csv(
         pa.BufferReader(text),
         pa.csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names),
-        pa.csv.ParseOptions(quote_char=False, invalid_row_handler=lambda row: "skip"),
+        pa.csv.ParseOptions(quote_char=quote, invalid_row_handler=lambda row: "skip"),
         pa.csv.ConvertOptions(
             check_utf8=False, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
         ),
     )
-    if table.num_rows != len(rest):  # empty lines and records of another width were skipped
-        return None
-    first = lines.number
-    lines.skip(len(rest))
-    return _Records(
-        [column.combine_chunks() for column in table.columns],
-        pa.array(np.arange(first, first + len(rest))),
-        defects=[],
-        raws=[],
-    )
+    return [column.combine_chunks() for column in table.columns]
 
 
 def _read_exactly(lines: _Lines, header: _Header) -> _Records:
@@ -494,19 +522,26 @@ def stage(file: LandingFile, table: EventTable, run: str, ingested_at: datetime,
     partial = target.with_name(f".{target.name}.partial")
     arrival = {"file": file.path, "sha256": digest, "run": run, "ingested_at": ingested_at}
     try:
-        with _opened(file) as reader:
+        with _opened(file) as reader, _refusing_bad_gzip(file.path):
             is_compressed = file.path.lower().endswith(".gz")
             content = gzip.GzipFile(fileobj=reader) if is_compressed else reader
-            try:
-                records = _write(_Lines(file.path, content), table, arrival, partial)
-            except EOFError as error:
-                raise Refused(file.path, "is a gzip file whose end is missing") from error
+            records = _write(_Lines(file.path, content), table, arrival, partial)
             if reader.sha256() != digest:
                 raise Changed(file.path, "changed while it was read")
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return Staged(digest, records, target)
+
+
+@contextlib.contextmanager
+def _refusing_bad_gzip(path: str) -> Iterator[None]:
+    try:
+        yield
+    except EOFError as error:
+        raise Refused(path, "is a gzip file whose end is missing") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise Refused(path, f"is no sound gzip file ({error})") from error
 
 
 def _write(lines: _Lines, table: EventTable, arrival: dict[str, object], parquet: Path) -> int:
@@ -518,13 +553,15 @@ def _write(lines: _Lines, table: EventTable, arrival: dict[str, object], parquet
         parquet, schema, compression="zstd", compression_level=1, store_schema=False
     ) as writer:
         waiting: list[pa.Table] = []
+        size = 0
         while lines.has_more():
             records = _read_regular(lines, header) or _read_exactly(lines, header)
             waiting.append(_bronze_rows(records, header, arrival, schema))
-            if sum(rows.nbytes for rows in waiting) >= ROW_GROUP_BYTES:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting = []
+            size += waiting[-1].nbytes
             count += len(records.lines)
+            if size >= ROW_GROUP_BYTES:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting, size = [], 0
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
     return count

@@ -40,12 +40,12 @@ class Reader:
         self.connection = duckdb.connect()
         self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
 
-    def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyConnection:
-        """Run a query over the lake's views, with `$name` parameters; fetch what it returns."""
+    def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
+        """A query over the lake's views, with `$name` parameters."""
         for table in TABLES:
             if re.search(rf"\b{table.layer}\.{table.name}\b", query):
                 self._make_view(table)
-        return self.connection.execute(query, parameters or None)
+        return self.connection.sql(query, params=parameters or None)
 
     def frame(self, query: str, **parameters: object) -> pd.DataFrame:
         """The query's rows; amounts as Decimal objects, never floats."""
@@ -82,7 +82,11 @@ class Reader:
                 for column in table.columns
                 if column.name in table.partition_by
             )
-            hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
+            hive = (
+                f", hive_partitioning = true, hive_types = {{{types}}}"
+                if types
+                else ", hive_partitioning = false"
+            )
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
             selected = ", ".join(f'"{column.name}"' for column in table.columns)
             self.connection.execute(

@@ -1,0 +1,225 @@
+"""Bronze: which files have arrived, what becomes of each, and their records as they are.
+
+Reading files is in `gmv.landing`; what the lake already knows of them comes from `bronze/files`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+
+from gmv import landing
+from gmv.errors import GmvError
+from gmv.lake import records
+from gmv.lake.lake import Lake, at_the_same_time
+from gmv.lake.reader import Reader
+from gmv.tables import EVENT_TABLES, FILES, EventTable, event_table
+
+STAGED = "_staged"
+"""Folder in the lake where records wait between being parsed and being in bronze."""
+
+HOLDS_RECORDS = ("ingested", "retracted", "restored")
+"""Outcomes of content that is in bronze, whether in force or not."""
+
+
+@dataclass
+class Arrivals:
+    """What a run found in the landing folder.
+
+    Attributes:
+        outcomes: a row of `bronze/files` for each file that is new or has changed.
+        staged: the parsed records, by event table: parquet files with the columns of its bronze table.
+        waiting: files that changed while they were read, and why: left for the next run.
+    """
+
+    outcomes: list[dict] = field(default_factory=list)
+    staged: dict[str, list[Path]] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+
+
+def unread(reader: Reader, folder: Path, reread: bool = False) -> list[landing.LandingFile]:
+    """The files of the landing folder whose path, size or time the lake does not know.
+
+    Args:
+        reread: all files, known or not.
+    """
+    known = {
+        (row["path"], row["size"], row["modified_at"])
+        for row in reader.rows(
+            "select path, size, modified_at from bronze.files "
+            "qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1"
+        )
+    }
+    found = landing.find(folder)
+    return [file for file in found if reread or (file.path, file.size, file.modified_at) not in known]
+
+
+def take_in(
+    reader: Reader,
+    files: Sequence[landing.LandingFile],
+    run: str,
+    target: Path,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Arrivals:
+    """Read files, each recognized by its content, and stage the records of those that are new.
+
+    Args:
+        reader: the lake before this run.
+        files: what `unread` found.
+        run: the bronze run.
+        target: folder for the staged records; the lake is not touched.
+        progress: told each file's path before it is read.
+
+    Returns:
+        An outcome for each file: `ingested`, `repeated` (its content is in bronze already) or `refused`.
+    """
+    seen = {
+        row["sha256"]: row["outcome"]
+        for row in reader.rows(
+            "select sha256, outcome, reason from bronze.files where sha256 is not null and outcome <> 'repeated' "
+            "qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1"
+        )
+    }
+    arrivals = Arrivals()
+    ingested_at = records.now()
+    for file in files:
+        progress(file.path)
+        try:
+            outcome = _outcome_of(file, seen, run, ingested_at, target, arrivals)
+        except landing.Changed as waiting:
+            arrivals.waiting.append(str(waiting))
+            continue
+        arrivals.outcomes.append(
+            {
+                "path": file.path,
+                "table": file.table,
+                "size": file.size,
+                "modified_at": file.modified_at,
+                "run": run,
+                "recorded_at": ingested_at,
+                **outcome,
+            }
+        )
+    return arrivals
+
+
+def _outcome_of(
+    file: landing.LandingFile,
+    seen: dict[str, str],
+    run: str,
+    ingested_at: dt.datetime,
+    target: Path,
+    arrivals: Arrivals,
+) -> dict:
+    if file.table is None:
+        names = ", ".join(event.name for event in EVENT_TABLES)
+        reason = f"{file.path}: neither its name nor a folder of its path names a table ({names}). It was left alone."
+        return {"outcome": "refused", "reason": reason}
+    try:
+        sha256 = landing.sha256(file)
+    except landing.Refused as refused:
+        return {"outcome": "refused", "reason": str(refused)}
+    if seen.get(sha256) in HOLDS_RECORDS:
+        return {"outcome": "repeated", "sha256": sha256, "reason": "its content was ingested before"}
+    event = event_table(file.table)
+    try:
+        staged = landing.stage(file, event, run, ingested_at, target / event.name)
+    except landing.Refused as refused:
+        return {"outcome": "refused", "sha256": sha256, "reason": str(refused)}
+    seen[sha256] = "ingested"
+    arrivals.staged.setdefault(event.name, []).append(staged.parquet)
+    return {"outcome": "ingested", "sha256": staged.sha256, "records": staged.records}
+
+
+def records_of(lake: Lake, arrivals: Arrivals) -> dict[EventTable, DataFrame]:
+    """The staged records as rows of the bronze tables; no entry for a table that nothing came for."""
+    return {
+        event: lake.staged(event.bronze, arrivals.staged[event.name])
+        for event in EVENT_TABLES
+        if event.name in arrivals.staged
+    }
+
+
+def summary(arrivals: Arrivals) -> list[dict]:
+    """What became of each file, for a run's record: path, table, records, outcome, reason."""
+    told = ("path", "table", "records", "outcome", "reason")
+    return [{name: row.get(name) for name in told} for row in arrivals.outcomes]
+
+
+def save(lake: Lake, arrivals: Arrivals, run: str) -> None:
+    """Append the records, one commit per table, then the files' outcomes.
+
+    Each commit carries its files' outcomes, so that a run that is killed before it has written them is
+    finished by the next (`finish_killed_run`): a file is ingested when its records are in the table.
+    """
+    at_the_same_time(
+        [
+            (lake.append, event.bronze, frame, {"run": run, "files": _ingested(arrivals, event)})
+            for event, frame in records_of(lake, arrivals).items()
+        ]
+    )
+    records.append(lake.path, FILES, arrivals.outcomes)
+
+
+def finish_killed_run(lake_path: Path) -> list[str]:
+    """Note the files whose records a killed run left in bronze without noting them.
+
+    Returns:
+        The paths of these files.
+    """
+    shutil.rmtree(lake_path / STAGED, ignore_errors=True)
+    noted = {row["run"] for row in Reader(lake_path).rows("select distinct run from bronze.files")}
+    missing = []
+    for event in EVENT_TABLES:
+        commit = records.last_commit(lake_path, event.bronze)
+        if commit and commit[1]["run"] not in noted:
+            missing += [_from_text(row) for row in commit[1]["files"]]
+    records.append(lake_path, FILES, missing)
+    return [row["path"] for row in missing]
+
+
+def check_records(staged: dict[EventTable, DataFrame], arrivals: Arrivals) -> dict[str, int]:
+    """Records per table, as Spark reads them, against the files' own counts.
+
+    Raises:
+        GmvError: naming the table and both counts, when they differ.
+    """
+    counts = {event.name: frame.count() for event, frame in staged.items()}
+    for name, count in counts.items():
+        expected = sum(
+            row["records"]
+            for row in arrivals.outcomes
+            if row["table"] == name and row["outcome"] == "ingested"
+        )
+        if count != expected:
+            raise GmvError(
+                f"bronze/{name}: {count} records were staged but its files hold {expected}. Nothing was saved; "
+                "run again, and report this if it comes back."
+            )
+    return counts
+
+
+def _ingested(arrivals: Arrivals, event: EventTable) -> list[dict]:
+    return [
+        _as_text(row)
+        for row in arrivals.outcomes
+        if row["table"] == event.name and row["outcome"] == "ingested"
+    ]
+
+
+def _as_text(row: dict) -> dict:
+    return {
+        name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in row.items()
+    }
+
+
+def _from_text(row: dict) -> dict:
+    is_time = {column.name for column in FILES.columns if column.type == "timestamp_ntz"}
+    return {
+        name: dt.datetime.fromisoformat(value) if name in is_time else value for name, value in row.items()
+    }

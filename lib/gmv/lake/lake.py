@@ -1,0 +1,267 @@
+"""The event tables and the ledger, read and written through Spark."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from gmv.lake import records
+from gmv.lake.reader import Reader
+from gmv.progress import Unfinished
+from gmv.silver import STRIPPED
+from gmv.tables import EVENT_TABLES, GMV_LEDGER, QUARANTINE, EventTable, Table
+
+MOST_IDS_TO_PRUNE_BY = 100_000
+"""Up to so many touched purchases are looked up by their ids; for more, tables are scanned."""
+_GAP = 100_000
+_MOST_RANGES = 200
+
+
+@dataclass(frozen=True)
+class Touched:
+    """The purchases that a step works on.
+
+    Attributes:
+        ids: purchase_id, one row per purchase; None: all purchases.
+        ranges: lower and upper ids that enclose them all, to skip files by; empty: look everywhere.
+    """
+
+    ids: DataFrame | None
+    ranges: Sequence[tuple[str, str]] = ()
+
+
+class Lake:
+    """A lake's tables as Spark DataFrames."""
+
+    def __init__(self, path: Path, spark: SparkSession) -> None:
+        self.path = path
+        self.spark = spark
+
+    def exists(self, table: Table) -> bool:
+        return DeltaTable.is_deltatable(str(self.path / table.path))
+
+    def read(self, table: Table) -> DataFrame:
+        """The table's rows; none while it does not exist."""
+        if not self.exists(table):
+            return self.spark.createDataFrame([], _ddl(table))
+        return self.spark.read.format("delta").load(str(self.path / table.path)).select(*table.column_names)
+
+    def staged(self, table: Table, files: Sequence[Path]) -> DataFrame:
+        """Rows that wait in parquet files with the table's columns."""
+        return self.spark.read.schema(_ddl(table)).parquet(*map(str, files)).select(*table.column_names)
+
+    def rows_of(self, table: Table, touched: Touched) -> DataFrame:
+        """The table's rows of the touched purchases, found at a cost that follows how many they are."""
+        rows = self.read(table)
+        if touched.ids is None or not self.exists(table):
+            return rows
+        if touched.ranges:
+            rows = rows.where(_within(F.col("purchase_id"), touched.ranges))
+        return rows.join(touched.ids.select("purchase_id"), "purchase_id", how="left_semi").select(
+            *table.column_names
+        )
+
+    def versions_of(self, touched: Touched) -> dict[str, DataFrame]:
+        """All versions of the touched purchases, by event table name."""
+        return {event.name: self.rows_of(event.versions, touched) for event in EVENT_TABLES}
+
+    def records_of(self, unfinished: Unfinished) -> dict[EventTable, DataFrame]:
+        """The bronze records of these bronze runs, by event table."""
+        return {
+            event: self.read(event.bronze).where(F.col("run").isin(list(unfinished.runs)))
+            for event in EVENT_TABLES
+        }
+
+    def versions_near(self, event: EventTable, unfinished: Unfinished) -> DataFrame:
+        """The versions that the records of these bronze runs may be copies of."""
+        arrived = f"select distinct trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}"
+        few = self._few_ids(f"{arrived} where list_contains($runs, run)", unfinished, stripped=STRIPPED)
+        versions = self.read(event.versions)
+        ranges = id_ranges([*few]) if few else []
+        return versions.where(_within(F.col("purchase_id"), ranges)) if ranges else versions
+
+    def touched_by(self, unfinished: Unfinished) -> Touched:
+        """The purchases with a version that one of these bronze runs brought."""
+        if unfinished.is_everything:
+            return Touched(None)
+        brought = " union ".join(
+            f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
+            for event in EVENT_TABLES
+        )
+        few = self._few_ids(brought, unfinished)
+        if few is not None:
+            ids = self.spark.createDataFrame([(one,) for one in few], "purchase_id string")
+            return Touched(ids, id_ranges(few))
+        of_runs = F.col("run").isin(list(unfinished.runs))
+        ids = reduce(
+            DataFrame.union,
+            (self.read(event.versions).where(of_runs).select("purchase_id") for event in EVENT_TABLES),
+        )
+        return Touched(ids.distinct())
+
+    def latest_on(self, days: Sequence[dt.date]) -> tuple[DataFrame, DataFrame, DataFrame]:
+        """The silver tables purchase (on these days only), product_item and purchase_extra_info."""
+        purchase, product_item, purchase_extra_info = (self.read(event.latest) for event in EVENT_TABLES)
+        return purchase.where(F.col("transaction_date").isin(list(days))), product_item, purchase_extra_info
+
+    def save_versions(
+        self,
+        new: Mapping[EventTable, DataFrame],
+        rejected: Mapping[EventTable, DataFrame],
+        unfinished: Unfinished,
+    ) -> None:
+        """Append new versions, and replace what these bronze runs have in quarantine; at the same time."""
+        if not unfinished.runs:
+            return
+        quarantined = reduce(DataFrame.unionByName, rejected.values())
+        at_the_same_time(
+            [(self.append, event.versions, frame) for event, frame in new.items()]
+            + [(self.replace, QUARANTINE, quarantined, "run", unfinished.runs)]
+        )
+
+    def post(
+        self, postings: DataFrame, unfinished: Unfinished, run: str, cause: str = "event"
+    ) -> dict[str, int]:
+        """Append postings to the ledger under the next ledger_seq; no commit when there are none.
+
+        Args:
+            postings: what `ledger.difference` returns.
+            cause: event, retraction, undo or rule.
+
+        Returns:
+            postings (how many) and ledger_seq (the greatest in the ledger now).
+        """
+        greatest = "select coalesce(max(ledger_seq), 0) as seq from gold.gmv_ledger"
+        seq = int(Reader(self.path).rows(greatest)[0]["seq"])
+        if not unfinished.runs:
+            return {"postings": 0, "ledger_seq": seq}
+        batch = postings.persist()
+        count = batch.count()
+        if count:
+            self.append(
+                GMV_LEDGER,
+                batch.withColumns(
+                    {
+                        "cause": F.lit(cause),
+                        "ledger_seq": F.lit(seq + 1).cast("bigint"),
+                        "run": F.lit(run),
+                        "recorded_at": F.lit(records.now().isoformat()).cast("timestamp_ntz"),
+                    }
+                ),
+            )
+        batch.unpersist()
+        return {"postings": count, "ledger_seq": seq + 1 if count else seq}
+
+    def _few_ids(self, query: str, unfinished: Unfinished, **parameters: object) -> list[str] | None:
+        """The purchase ids that a query finds, unless they are many."""
+        if unfinished.is_everything:
+            return None
+        limited = f"select purchase_id from ({query}) where purchase_id is not null limit {MOST_IDS_TO_PRUNE_BY + 1}"
+        found = Reader(self.path).sql(limited, runs=list(unfinished.runs), **parameters).fetchall()
+        return [row[0] for row in found] if len(found) <= MOST_IDS_TO_PRUNE_BY else None
+
+    def append(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+        """Append rows in one commit."""
+        writer = rows.select(*table.column_names).write.format("delta").mode("append")
+        if metadata:
+            writer = writer.option("userMetadata", json.dumps(metadata))
+        writer.save(str(self.path / table.path))
+
+    def replace(self, table: Table, rows: DataFrame, column: str, values: Sequence[str]) -> None:
+        """Replace the rows whose `column` has one of `values` by `rows`, in one commit."""
+        writer = rows.select(*table.column_names).write.format("delta")
+        if self.exists(table):
+            listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+            writer = writer.mode("overwrite").option("replaceWhere", f"`{column}` in ({listed})")
+        writer.save(str(self.path / table.path))
+
+    def merge_latest(
+        self, latest: Mapping[EventTable, DataFrame], touched: Touched, unfinished: Unfinished
+    ) -> None:
+        """Bring each silver table to the latest version of the touched purchases, at the same time.
+
+        Args:
+            latest: by event table, the latest version of each touched purchase that has one.
+            touched: all that were looked at; those without a latest version leave the table.
+        """
+        if unfinished.runs:
+            at_the_same_time([(self._merge_latest, event, frame, touched) for event, frame in latest.items()])
+
+    def _merge_latest(self, event: EventTable, latest: DataFrame, touched: Touched) -> None:
+        table = event.latest
+        if touched.ids is None:
+            latest.write.format("delta").mode("overwrite").save(str(self.path / table.path))
+            return
+        if not self.exists(table):
+            self.append(table, latest)
+            return
+        judged = touched.ids.select(F.col("purchase_id").alias("touched_id"))
+        source = judged.join(latest, F.col("touched_id") == F.col("purchase_id"), how="left")
+        source.createOrReplaceTempView(f"latest_{event.name}")
+        is_changed = " or ".join(f"not (target.{name} <=> source.{name})" for name in event.column_names)
+        assignments = ", ".join(f"target.{name} = source.{name}" for name in event.column_names)
+        columns = ", ".join(event.column_names)
+        values = ", ".join(f"source.{name}" for name in event.column_names)
+        skipping = " and ".join(
+            ["target.purchase_id = source.touched_id", *_sql_ranges("target.purchase_id", touched.ranges)]
+        )
+        self.spark.sql(
+            f"merge into delta.`{self.path / table.path}` as target using latest_{event.name} as source "
+            f"on {skipping} "
+            f"when matched and source.purchase_id is null then delete "
+            f"when matched and ({is_changed}) then update set {assignments} "
+            f"when not matched and source.purchase_id is not null then insert ({columns}) values ({values})"
+        ).collect()
+
+
+def id_ranges(ids: Sequence[str]) -> list[tuple[str, str]]:
+    """A few ranges of strings that enclose all ids, for skipping files by their minima and maxima.
+
+    Ids that are whole numbers of one length are in the order of their numbers; neighbours less than
+    100,000 apart share a range. When any id is of another kind there are no ranges: look everywhere.
+    """
+    if not all(one.isascii() and one.isdigit() and len(one) <= 18 for one in ids):
+        return []
+    ranges: list[tuple[str, str]] = []
+    for one in sorted(ids, key=lambda text: (len(text), text)):
+        if ranges and len(ranges[-1][1]) == len(one) and int(one) - int(ranges[-1][1]) < _GAP:
+            ranges[-1] = (ranges[-1][0], one)
+        else:
+            ranges.append((one, one))
+    return ranges if len(ranges) <= _MOST_RANGES else []
+
+
+def _within(column: Column, ranges: Sequence[tuple[str, str]]) -> Column:
+    return reduce(or_, (column.between(low, high) for low, high in ranges))
+
+
+def _sql_ranges(column: str, ranges: Sequence[tuple[str, str]]) -> list[str]:
+    if not ranges:
+        return []
+    return ["(" + " or ".join(f"{column} between '{low}' and '{high}'" for low, high in ranges) + ")"]
+
+
+def _ddl(table: Table) -> str:
+    return ", ".join(f"`{column.name}` {column.type}" for column in table.columns)
+
+
+def at_the_same_time(calls: Sequence[tuple[Any, ...]]) -> None:
+    """Make several calls, each a function and its arguments, in threads; Spark works on all of them.
+
+    Raises:
+        whatever the first of them raised, when all have ended.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(calls))) as pool:
+        for done in [pool.submit(call, *arguments) for call, *arguments in calls]:
+            done.result()

@@ -1,0 +1,92 @@
+"""One writer per lake: an OS lock on a file in it, inherited by every process that can commit.
+
+The lock belongs to the open file, so it is held until the last process that inherited it has ended: a
+Spark server can commit seconds after its runner was killed, and until then the lake stays locked. Nothing
+is left for a human to remove: when the processes are gone, so is the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from gmv.errors import LakeLocked
+
+LOCK_FILE = "_lock"
+_INHERITED = "GMV_LOCK_FD"
+
+
+class Lock:
+    """The right to write to a lake, until `release` or the end of the processes that hold it."""
+
+    def __init__(self, fd: int, inherited: bool = False) -> None:
+        self.fd = fd
+        self._inherited = inherited
+
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to know that it holds the lock too; give it `fd` by pass_fds."""
+        return {_INHERITED: str(self.fd)}
+
+    def release(self) -> None:
+        """Let go. Without effect where the lock was inherited: it is the parent's to release."""
+        if not self._inherited and self.fd >= 0:
+            os.ftruncate(self.fd, 0)
+            os.close(self.fd)
+            self.fd = -1
+
+
+def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
+    """Take the lake's lock, or find that this process has inherited it.
+
+    Args:
+        lake: folder of the Delta tables; made if it is missing.
+        holder: who takes it, for the message that others get.
+        wait_seconds: how long to wait for another holder to end.
+
+    Raises:
+        LakeLocked: naming who holds it.
+    """
+    path = lake / LOCK_FILE
+    if _is_inherited(path):
+        return Lock(int(os.environ[_INHERITED]), inherited=True)
+    lake.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise LakeLocked(
+                    f"The lake {lake} is being written by {_holder(path)}. Nothing was changed; "
+                    "run again when it has ended."
+                ) from None
+            time.sleep(0.2)
+    os.ftruncate(fd, 0)
+    os.pwrite(
+        fd,
+        json.dumps({"holder": holder, "pid": os.getpid(), "host": socket.gethostname()}).encode(),
+        0,
+    )
+    return Lock(fd)
+
+
+def _is_inherited(path: Path) -> bool:
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        return os.path.samestat(os.fstat(int(os.environ[_INHERITED])), os.stat(path))
+    return False
+
+
+def _holder(path: Path) -> str:
+    try:
+        who = json.loads(path.read_text())
+        return f"{who['holder']} (process {who['pid']} on {who['host']})"
+    except (OSError, ValueError, KeyError):
+        return "another run"

@@ -1,0 +1,109 @@
+"""Small tables that the pipeline keeps about itself, and the published days: written without Spark."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from gmv.tables import DAILY_GMV, Table
+
+_ARROW_TYPES = {
+    "string": pa.string(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp_ntz": pa.timestamp("us"),
+    "decimal(18,2)": pa.decimal128(18, 2),
+    "decimal(38,2)": pa.decimal128(38, 2),
+    "array<string>": pa.list_(pa.string()),
+    "map<string,string>": pa.map_(pa.string(), pa.string()),
+}
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The table's columns as Arrow types."""
+    return pa.schema([(column.name, _ARROW_TYPES[column.type]) for column in table.columns])
+
+
+def now() -> dt.datetime:
+    """The present moment in UTC, without a zone: as the tables hold it."""
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+
+def append(
+    lake: Path, table: Table, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None
+) -> int:
+    """Append rows to a table in one commit; no commit for no rows.
+
+    Args:
+        rows: a value per column of the table; a missing one is empty.
+        metadata: kept with the commit as Delta's userMetadata.
+
+    Returns:
+        How many rows were appended.
+    """
+    schema = arrow_schema(table)
+    columns = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
+    if columns.num_rows:
+        write_deltalake(
+            lake / table.path,
+            columns,
+            mode="append",
+            partition_by=list(table.partition_by) or None,
+            commit_properties=_commit(metadata),
+        )
+    return columns.num_rows
+
+
+def replace_days(
+    lake: Path, days: Iterable[dt.date], rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]
+) -> None:
+    """Publish: replace whole days of gold/daily_gmv in one commit.
+
+    Args:
+        days: every day to replace; one without rows loses those that it has.
+        rows: the rows of daily_gmv on these days, and on no other.
+        metadata: kept with the commit as Delta's userMetadata.
+    """
+    listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
+    columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
+    path = lake / DAILY_GMV.path
+    if not DeltaTable.is_deltatable(str(path)):
+        DeltaTable.create(
+            path,
+            arrow_schema(DAILY_GMV),
+            partition_by=list(DAILY_GMV.partition_by),
+            # Amounts would get minima and maxima as floats; the partition is what prunes here.
+            configuration={"delta.dataSkippingStatsColumns": "subsidiary"},
+        )
+    write_deltalake(
+        path,
+        columns,
+        mode="overwrite",
+        predicate=f"transaction_date in ({listed})",
+        commit_properties=_commit(metadata),
+    )
+
+
+def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
+    """The newest commit that carries userMetadata, as (version, metadata); None where there is none."""
+    try:
+        history = DeltaTable(lake / table.path).history()
+    except TableNotFoundError:
+        return None
+    for commit in history:
+        if commit.get("userMetadata"):
+            return int(commit["version"]), json.loads(commit["userMetadata"])
+    return None
+
+
+def _commit(metadata: Mapping[str, Any] | None) -> CommitProperties | None:
+    return CommitProperties(custom_metadata={"userMetadata": json.dumps(metadata)}) if metadata else None

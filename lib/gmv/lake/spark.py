@@ -1,0 +1,263 @@
+"""One local Spark Connect server per run, or the one that SPARK_REMOTE names.
+
+The server listens on the loopback address, takes no connection without its token, inherits the lake's lock
+and ends with the process that started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gmv.errors import GmvError
+from gmv.lake.lock import Lock
+from gmv.settings import settings
+
+DELTA_VERSION = "4.4.0"
+SUPPORTED_JAVA = range(17, 26)
+JARS = Path(sys.prefix) / "share" / "gmv" / f"delta-{DELTA_VERSION}"
+_HERE = Path(__file__).parent
+_TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+
+HOW_TO_GET_JAVA = (
+    "Install a Java runtime, version 17 to 25 (Debian, Ubuntu: apt install openjdk-17-jre-headless; "
+    "macOS: brew install openjdk@21; conda: conda install openjdk=21), or set JAVA_HOME to one."
+)
+
+# What Spark's own launcher opens to itself (org.apache.spark.launcher.JavaModuleOptions).
+_OPENED_PACKAGES = [
+    "java.lang",
+    "java.lang.invoke",
+    "java.lang.reflect",
+    "java.io",
+    "java.net",
+    "java.nio",
+    "java.util",
+    "java.util.concurrent",
+    "java.util.concurrent.atomic",
+    "jdk.internal.ref",
+    "sun.nio.ch",
+    "sun.nio.cs",
+    "sun.security.action",
+    "sun.util.calendar",
+]
+
+
+def java() -> Path:
+    """The Java program of JAVA_HOME, else of PATH.
+
+    Raises:
+        GmvError: when there is none, or its version is not supported.
+    """
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
+    if not found:
+        raise GmvError(f"Java was not found{f' in JAVA_HOME={home}' if home else ''}. {HOW_TO_GET_JAVA}")
+    version = java_version(Path(found))
+    if version not in SUPPORTED_JAVA:
+        raise GmvError(f"{found} is Java {version or 'of an unknown version'}. {HOW_TO_GET_JAVA}")
+    return Path(found)
+
+
+def java_version(program: Path) -> int:
+    """The feature version (17 of `17.0.15`); 0 where the program doesn't tell."""
+    told = subprocess.run([str(program), "-version"], capture_output=True, text=True, timeout=60)
+    quoted = told.stderr.split('"')
+    return int(quoted[1].split(".")[0].split("-")[0]) if len(quoted) > 1 else 0
+
+
+def jars() -> list[Path]:
+    """Delta's jars, as `fetch_jars` left them.
+
+    Raises:
+        GmvError: when they were not fetched.
+    """
+    found = sorted(JARS.glob("*.jar"))
+    if not found:
+        raise GmvError(
+            "Delta's jars are missing. Fetch them once, with a network: make setup (or: gmv doctor --fix)."
+        )
+    return found
+
+
+def fetch_jars() -> list[Path]:
+    """Fetch Delta's jars by the Ivy that PySpark ships; nothing is done when they are there.
+
+    Raises:
+        GmvError: when a jar can't be had.
+    """
+    if list(JARS.glob("*.jar")):
+        return jars()
+    ivy = next((_pyspark_home() / "jars").glob("ivy-*.jar"))
+    JARS.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=JARS.parent) as folder:
+        told = subprocess.run(
+            [str(java()), "-jar", str(ivy), "-ivy", str(_HERE / "delta-jars.xml"), "-types", "jar"]
+            + ["-retrieve", f"{folder}/jars/[artifact]-[revision].[ext]"],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            timeout=600,
+        )
+        if told.returncode != 0:
+            last_lines = "\n".join(told.stdout.strip().splitlines()[-15:])
+            raise GmvError(f"Delta's jars could not be fetched; is there a network?\n{last_lines}")
+        Path(folder, "jars").rename(JARS)
+    return jars()
+
+
+class SparkServer:
+    """A local Spark Connect server that ends with its owner. Use as a context manager, or `stop` it."""
+
+    def __init__(self, lock: Lock | None, log: Path, small: bool = True) -> None:
+        """Start the server; `wait` until it answers before use.
+
+        Args:
+            lock: the lake's lock, for the server to inherit; None for one that only reads.
+            log: file that the server's output goes to.
+            small: little data is expected: compile less (C1 only), which starts faster and runs slower.
+
+        Raises:
+            GmvError: when Java or Delta's jars are missing.
+        """
+        self.log = log
+        self.token = secrets.token_hex(24)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._scratch = tempfile.TemporaryDirectory(prefix="gmv-spark-", ignore_cleanup_errors=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_HERE / "supervisor.py"), *self._command(small)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, _TOKEN: self.token, "SPARK_LOCAL_IP": "127.0.0.1"},
+                pass_fds=[lock.fd] if lock else [],
+                start_new_session=True,
+                cwd=self._scratch.name,
+            )
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use this server (never to be written down: it holds the token)."""
+        # `localhost`: with 127.0.0.1 and a token the client would ask for TLS.
+        return {"SPARK_REMOTE": f"sc://localhost:{self.port}", _TOKEN: self.token}
+
+    def wait(self, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """Return when the server answers.
+
+        Raises:
+            GmvError: when it ended, or did not answer within `spark_start_seconds`.
+        """
+        deadline = time.monotonic() + settings().spark_start_seconds
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                while_waiting()
+            if self._process.poll() is not None:
+                raise GmvError(f"The Spark server ended while it started; see {self.log}.")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise GmvError(
+                    f"The Spark server did not answer within {settings().spark_start_seconds} seconds "
+                    f"(GMV_SPARK_START_SECONDS); see {self.log}."
+                )
+            time.sleep(0.05)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the server and wait until it has ended."""
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+        self._process.wait()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> SparkServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _command(self, small: bool) -> list[str]:
+        chosen = settings()
+        confs = {
+            "spark.connect.grpc.binding.address": "127.0.0.1",
+            "spark.connect.grpc.binding.port": self.port,
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.local.dir": self._scratch.name,
+            "spark.sql.warehouse.dir": f"{self._scratch.name}/warehouse",
+            "spark.sql.catalogImplementation": "in-memory",
+            "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+            "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+            # No result may depend on the machine's zone.
+            "spark.sql.session.timeZone": "UTC",
+            "spark.sql.timestampType": "TIMESTAMP_NTZ",
+            # Delta replays a table's log in this many tasks; our logs are short.
+            "spark.databricks.delta.snapshotPartitions": 1,
+            "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+            "spark.sql.sources.parallelPartitionDiscovery.parallelism": chosen.spark_cores,
+            "spark.sql.shuffle.partitions": 2 * chosen.spark_cores if small else 16 * chosen.spark_cores,
+            "spark.sql.parquet.compression.codec": "zstd",
+        }
+        return [
+            str(java()),
+            f"-Xmx{chosen.spark_memory_mib}m",
+            *(["-XX:TieredStopAtLevel=1"] if small else []),
+            "-XX:+IgnoreUnrecognizedVMOptions",
+            "--add-modules=jdk.incubator.vector",
+            *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED_PACKAGES),
+            "-Djdk.reflect.useDirectMethodHandle=false",
+            "-Dio.netty.tryReflectionSetAccessible=true",
+            f"-Dlog4j2.configurationFile={_HERE / 'log4j2.xml'}",
+            "-cp",
+            os.pathsep.join([f"{_pyspark_home()}/jars/*", *map(str, jars())]),
+            "org.apache.spark.deploy.SparkSubmit",
+            "--class",
+            "org.apache.spark.sql.connect.service.SparkConnectServer",
+            "--master",
+            f"local[{chosen.spark_cores}]",
+            *(part for name, value in confs.items() for part in ("--conf", f"{name}={value}")),
+            "spark-internal",
+        ]
+
+
+def connect():
+    """A session on the server that SPARK_REMOTE names.
+
+    Raises:
+        GmvError: when it does not answer.
+    """
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    try:
+        spark = SparkSession.builder.remote(os.environ["SPARK_REMOTE"]).getOrCreate()
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+        return spark
+    except PySparkException as error:
+        raise GmvError(
+            f"The Spark server of SPARK_REMOTE does not answer: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _pyspark_home() -> Path:
+    import importlib.util
+
+    spec = importlib.util.find_spec("pyspark")
+    assert spec and spec.origin, "pyspark is a dependency of this package"
+    return Path(spec.origin).parent

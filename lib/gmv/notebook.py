@@ -1,0 +1,208 @@
+"""What every notebook starts with: its parameters read, the lake's lock held, Spark at hand when needed."""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import datetime as dt
+import json
+import os
+import re
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gmv import bronze, progress, publication
+from gmv.errors import UsageError
+from gmv.lake import lock, records
+from gmv.lake.lake import Lake
+from gmv.lake.reader import Reader
+from gmv.progress import Unfinished
+from gmv.publication import Window
+from gmv.settings import PROJECT, settings
+from gmv.tables import RUNS
+
+PARAMETERS = ("start_date", "end_date", "as_of_date", "lake", "landing", "runs_dir", "run_id")
+WRITERS = ("01_bronze", "02_silver", "03_gold")
+"""Notebooks that write to the lake; the others take no lock."""
+
+FACTS_FOLDER = "GMV_FACTS"
+"""Environment variable: the folder where a run's notebooks leave what they did, for its record."""
+
+
+def start(name: str, namespace: dict[str, Any]) -> Step:
+    """Begin a notebook: read its parameters, take the lake's lock if it writes.
+
+    Args:
+        name: the notebook's name, such as `02_silver`.
+        namespace: the notebook's globals(), which hold the parameters.
+
+    Raises:
+        UsageError: for an unknown parameter or a value that can't be read.
+        LakeLocked: when another run holds the lake.
+    """
+    _reject_unknown(namespace)
+    return Step(name, {parameter: namespace.get(parameter, "") for parameter in PARAMETERS})
+
+
+class Step:
+    """A notebook at work.
+
+    Attributes:
+        window: the days to publish, as given (`start_date`, `end_date`).
+        today: days before it are closed.
+        run: this run's id.
+        lake_path, landing, runs_dir: folders.
+    """
+
+    def __init__(self, name: str, parameters: dict[str, Any]) -> None:
+        self.name = name
+        self.window = Window(
+            parse_date("start_date", parameters["start_date"]), parse_date("end_date", parameters["end_date"])
+        )
+        self.today = parse_date("as_of_date", parameters["as_of_date"]) or settings().today()
+        self.lake_path = Path(parameters["lake"] or settings().lake).absolute()
+        self.landing = Path(parameters["landing"] or settings().landing).absolute()
+        self.runs_dir = Path(parameters["runs_dir"] or settings().runs_dir).absolute()
+        self.run = check_run_id(str(parameters["run_id"])) if parameters["run_id"] else new_run_id()
+        self._facts: dict[str, Any] = {}
+        self._began = records.now()
+        self._lock: lock.Lock | None = None
+        if name in WRITERS:
+            self._lock = lock.acquire(self.lake_path, f"notebook {name} of run {self.run}")
+            if not self._is_part_of_a_run:
+                finish_killed_run(self.lake_path)
+
+    @property
+    def start_date(self) -> dt.date | None:
+        return self.window.start_date
+
+    @property
+    def end_date(self) -> dt.date | None:
+        return self.window.end_date
+
+    @property
+    def reader(self) -> Reader:
+        """The lake for SQL without Spark, as it is now."""
+        return Reader(self.lake_path)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake's tables as Spark DataFrames; starts a local Spark server where there is none."""
+        from gmv.lake import spark
+
+        if "SPARK_REMOTE" not in os.environ:
+            server = spark.SparkServer(self._lock, self.runs_dir / "spark.log")
+            atexit.register(server.stop)
+            server.wait()
+            os.environ.update(server.environment())
+        return Lake(self.lake_path, spark.connect())
+
+    @property
+    def staging(self) -> Path:
+        """Folder for records between parsing and bronze."""
+        return self.lake_path / bronze.STAGED / self.run
+
+    def unfinished(self) -> Unfinished:
+        """The bronze runs that this notebook's step has still to take in."""
+        return progress.unfinished(
+            self.reader, {"02_silver": progress.SILVER, "03_gold": progress.LEDGER}[self.name]
+        )
+
+    def note(self, **facts: Any) -> None:
+        """Keep numbers of this step for the run's record (`run.json`)."""
+        self._facts.update(facts)
+
+    def finish(self) -> None:
+        """End the notebook: leave its facts for the run's record, let go of the lake."""
+        folder = os.environ.get(FACTS_FOLDER)
+        if folder:
+            Path(folder, f"{self.name}.json").write_text(json.dumps(self._facts, default=str))
+        elif self.name in WRITERS:
+            self._note_run_alone()
+        if self._lock:
+            self._lock.release()
+
+    @property
+    def _is_part_of_a_run(self) -> bool:
+        return FACTS_FOLDER in os.environ
+
+    def _note_run_alone(self) -> None:
+        window = {"start_date": self.start_date, "end_date": self.end_date, "as_of_date": self.today}
+        common = {"run": self.run, "kind": "notebook", "code_version": code_version(), **window}
+        details = json.dumps({"notebook": self.name, **self._facts}, default=str)
+        records.append(
+            self.lake_path,
+            RUNS,
+            [
+                {**common, "event": "started", "at": self._began},
+                {**common, "event": "ended", "at": records.now(), "outcome": "succeeded", "details": details},
+            ],
+        )
+
+
+def finish_killed_run(lake_path: Path) -> None:
+    """Write what a killed run left unwritten beside its commits; call it with the lock held."""
+    bronze.finish_killed_run(lake_path)
+    publication.write_missing_history(lake_path)
+
+
+def new_run_id() -> str:
+    """An id that sorts by time: the moment in UTC, and four random digits."""
+    return f"{records.now():%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def check_run_id(text: str) -> str:
+    """The run id, if it is one: letters, digits, `-`, `_` and `.`, so that it can't leave the runs folder.
+
+    Raises:
+        UsageError: when it isn't.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        raise UsageError(f"run_id: {text!r} is no run id (letters, digits, '-', '_' and '.').")
+    return text
+
+
+def parse_date(name: str, text: object) -> dt.date | None:
+    """The date of `YYYY-MM-DD`; None for an empty text.
+
+    Raises:
+        UsageError: naming the parameter and its value.
+    """
+    if text is None or text == "":
+        return None
+    if isinstance(text, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+        try:
+            return dt.date.fromisoformat(text)
+        except ValueError:
+            pass
+    raise UsageError(f"{name}: {text!r} is no date; write it as YYYY-MM-DD.")
+
+
+def code_version() -> str:
+    """The checkout's commit, with `+` when files differ from it; the package's version outside of one."""
+    import importlib.metadata
+    import subprocess
+
+    told = subprocess.run(
+        ["git", "-C", str(PROJECT), "describe", "--always", "--dirty=+", "--exclude=*"],
+        capture_output=True,
+        text=True,
+    )
+    return told.stdout.strip() if told.returncode == 0 else importlib.metadata.version("gmv-pipeline")
+
+
+def _reject_unknown(namespace: dict[str, Any]) -> None:
+    """papermill injects parameters that a notebook doesn't know without an error; this is the error."""
+    injected = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
+    for cell in injected[-1:]:
+        assigned = {
+            target.id
+            for statement in ast.parse(cell).body
+            if isinstance(statement, ast.Assign)
+            for target in statement.targets
+            if isinstance(target, ast.Name)
+        }
+        for unknown in sorted(assigned - set(PARAMETERS)):
+            raise UsageError(f"{unknown}: no such parameter; there are {', '.join(PARAMETERS)}.")

@@ -1,0 +1,220 @@
+"""Which days a run publishes, and publishing them: daily_gmv's days in one commit, then their history."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from pyspark.sql import DataFrame
+
+from gmv.errors import GmvError, UsageError
+from gmv.lake import records
+from gmv.lake.reader import Reader
+from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
+
+Place = tuple[dt.date, str]
+"""A transaction_date and a subsidiary."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The days that a run may publish, inclusive; both empty: all pending days."""
+
+    start_date: dt.date | None = None
+    end_date: dt.date | None = None
+
+    def __post_init__(self) -> None:
+        if (self.start_date is None) != (self.end_date is None):
+            raise UsageError(
+                "A window needs both --start-date and --end-date; without either, all pending days are published."
+            )
+        if self.start_date and self.end_date and self.start_date > self.end_date:
+            raise UsageError(f"--start-date {self.start_date} is after --end-date {self.end_date}.")
+
+    def __contains__(self, day: dt.date) -> bool:
+        return self.start_date is None or self.end_date is None or self.start_date <= day <= self.end_date
+
+    def days(self) -> list[dt.date]:
+        """Each day of the window; none where no window was given."""
+        if self.start_date is None or self.end_date is None:
+            return []
+        return [self.start_date + dt.timedelta(n) for n in range((self.end_date - self.start_date).days + 1)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of each day that a run has to look at.
+
+    Attributes:
+        publish: pending days that the run publishes.
+        recompute: other closed days of the window; rewritten if they differ from silver.
+        pending: pending days that stay so: outside of the window, or in closed books.
+        in_progress: days from today on that have GMV in the ledger; listed, not published.
+    """
+
+    publish: Sequence[dt.date]
+    recompute: Sequence[dt.date]
+    pending: Sequence[dt.date]
+    in_progress: Sequence[dt.date]
+
+    @property
+    def days(self) -> list[dt.date]:
+        """The days whose daily_gmv is computed from silver."""
+        return sorted([*self.publish, *self.recompute])
+
+
+def ledger_sums(reader: Reader) -> dict[Place, Decimal]:
+    """GMV by the ledger: Σ amount by day and subsidiary, where at least one purchase counts (rule 5)."""
+    rows = reader.rows(
+        "select transaction_date, subsidiary, cast(sum(amount) as decimal(38, 2)) as gmv from gold.gmv_ledger "
+        "group by transaction_date, subsidiary having sum(purchases) > 0"
+    )
+    return {(row["transaction_date"], row["subsidiary"]): row["gmv"] for row in rows}
+
+
+def published(reader: Reader) -> dict[Place, Decimal]:
+    """The published number of each day and subsidiary."""
+    return {
+        (row["transaction_date"], row["subsidiary"]): row["gmv"]
+        for row in reader.rows("select transaction_date, subsidiary, gmv from gold.daily_gmv")
+    }
+
+
+def numbers(daily_gmv: DataFrame) -> dict[Place, Decimal]:
+    """Rows of daily_gmv, computed by Spark, as one amount per day and subsidiary."""
+    return {(row.transaction_date, row.subsidiary): row.gmv for row in daily_gmv.collect()}
+
+
+def differing_days(one: Mapping[Place, Decimal], other: Mapping[Place, Decimal]) -> set[dt.date]:
+    """The days on which two sets of daily rows are not the same."""
+    return {place[0] for place in one.keys() | other.keys() if one.get(place) != other.get(place)}
+
+
+def plan(reader: Reader, window: Window, today: dt.date, closed_until: dt.date | None = None) -> Plan:
+    """Decide which days a run publishes.
+
+    Args:
+        window: as the user gave it.
+        today: days before it are closed.
+        closed_until: books are closed up to this day: its pending days wait for a window that ends on or
+            before it.
+    """
+    sums = ledger_sums(reader)
+    differing = differing_days(sums, published(reader))
+    pending = {day for day in differing if day < today}
+    wants_closed_books = closed_until is None or (
+        window.end_date is not None and window.end_date <= closed_until
+    )
+    publish = {
+        day
+        for day in pending
+        if day in window and (wants_closed_books or closed_until is None or day > closed_until)
+    }
+    recompute = {day for day in window.days() if day < today} - pending
+    in_progress = {place[0] for place in sums if place[0] >= today}
+    return Plan(sorted(publish), sorted(recompute), sorted(pending - publish), sorted(in_progress))
+
+
+def publish(
+    lake_path: Path, reader: Reader, coming: Mapping[Place, Decimal], days: Iterable[dt.date], run: str
+) -> list[dict]:
+    """Replace the days whose numbers change, in one commit, and note each change in the history.
+
+    Args:
+        reader: the lake as it is before.
+        coming: the numbers of all `days`.
+        days: the days that may be replaced.
+        run: recorded with the commit and the history.
+
+    Returns:
+        The new rows of `gold/daily_gmv_history`; none when every day has its number already.
+    """
+    before = published(reader)
+    judged = set(days)
+    changed = {day for day in differing_days(before, coming) if day in judged}
+    if not changed:
+        return []
+    seq = reader.rows("select coalesce(max(ledger_seq), 0) as seq from gold.gmv_ledger")[0]["seq"]
+    marks = {"run": run, "ledger_seq": seq, "published_at": records.now().isoformat()}
+    rows = [
+        {"transaction_date": day, "subsidiary": subsidiary, "gmv": gmv}
+        for (day, subsidiary), gmv in sorted(coming.items())
+        if day in changed
+    ]
+    records.replace_days(lake_path, changed, rows, marks)
+    return write_missing_history(lake_path)
+
+
+def write_missing_history(lake_path: Path) -> list[dict]:
+    """Add what the history lacks of the last publication, so that a run killed in between is finished.
+
+    Returns:
+        The rows that were added.
+
+    Raises:
+        GmvError: when daily_gmv differs from its history without a publication that explains it: damage.
+    """
+    reader = Reader(lake_path)
+    now_published = published(reader)
+    by_history = {
+        (row["transaction_date"], row["subsidiary"]): row["gmv"]
+        for row in reader.rows(
+            "select transaction_date, subsidiary, gmv from gold.daily_gmv_history "
+            "qualify row_number() over (partition by transaction_date, subsidiary "
+            "order by ledger_seq desc, published_at desc) = 1"
+        )
+        if row["gmv"] is not None
+    }
+    places = sorted(
+        place
+        for place in now_published.keys() | by_history.keys()
+        if now_published.get(place) != by_history.get(place)
+    )
+    if not places:
+        return []
+    commit = records.last_commit(lake_path, DAILY_GMV)
+    marks = commit[1] if commit else {}
+    is_noted = not marks or reader.rows(
+        "select 1 from gold.daily_gmv_history where run = $run limit 1", run=marks["run"]
+    )
+    if is_noted:
+        day, subsidiary = places[0]
+        raise GmvError(
+            f"gold/daily_gmv is damaged: {day} ({subsidiary}) holds {now_published.get(places[0])}, but "
+            f"{by_history.get(places[0])} was published. Nothing was changed; `gmv rebuild` repairs it."
+        )
+    rows = [
+        {
+            "transaction_date": day,
+            "subsidiary": subsidiary,
+            "previous_gmv": by_history.get((day, subsidiary)),
+            "gmv": now_published.get((day, subsidiary)),
+            "ledger_seq": marks["ledger_seq"],
+            "run": marks["run"],
+            "published_at": dt.datetime.fromisoformat(marks["published_at"]),
+        }
+        for day, subsidiary in places
+    ]
+    records.append(lake_path, DAILY_GMV_HISTORY, rows)
+    return rows
+
+
+def results(the_plan: Plan, window: Window, changes: Iterable[Mapping], reader: Reader) -> dict[str, str]:
+    """What became of each planned day (YYYY-MM-DD): published, unchanged, empty, pending or in progress.
+
+    Args:
+        changes: the history rows of this run's publication.
+        reader: the lake after it.
+    """
+    was_changed = {row["transaction_date"] for row in changes}
+    has_rows = {place[0] for place in published(reader)}
+    told = {day: "in progress" for day in the_plan.in_progress if day in window}
+    closed = {*the_plan.days, *the_plan.pending}
+    told |= {day: "in progress" for day in window.days() if day not in closed}
+    told |= {day: "pending" for day in the_plan.pending}
+    for day in the_plan.days:
+        told[day] = "published" if day in was_changed else "unchanged" if day in has_rows else "empty"
+    return {day.isoformat(): told[day] for day in sorted(told)}

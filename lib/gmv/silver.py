@@ -1,0 +1,175 @@
+"""Silver: raw records become typed versions, versions become the latest of each purchase.
+
+DataFrame in, DataFrame out; nothing is read or written here. This is the one place where strings become types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import and_, or_
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from gmv import tables
+from gmv.tables import QUARANTINE, EventTable
+
+STRIPPED = " \u00a0\u202f\ufeff"
+"""Spaces, no-break spaces and byte-order marks: taken off around every value."""
+
+# Java's `$` matches before a final line break, `\z` doesn't; `\d` is ASCII only.
+_DATE = r"\A\d{4}-\d{2}-\d{2}\z"
+_TIMESTAMP = r"\A\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?\z"
+_INTEGER = r"\A-?\d+\z"
+_AMOUNT = r"\A-?\d{1,16}(\.\d+)?\z"
+_AMOUNT_IN_CENTS = r"\A-?\d{1,16}(\.\d{1,2}0*)?\z"
+
+_PATTERN_AND_PROBLEM = {
+    "date": (_DATE, "not a date"),
+    "timestamp_ntz": (_TIMESTAMP, "not a timestamp"),
+    "bigint": (_INTEGER, "not an integer"),
+    "int": (_INTEGER, "not an integer"),
+    "decimal(18,2)": (_AMOUNT, "not an amount"),
+}
+
+
+def read_values(records: DataFrame, event: EventTable) -> DataFrame:
+    """Each raw record with its typed values and the reasons why it is rejected.
+
+    Args:
+        records: rows of `event.bronze`.
+
+    Returns:
+        `reasons` (array<string>, empty for a valid record), `typed` (struct of the event's columns, only
+        meaningful where `reasons` is empty), `values` (the raw values by column), and raw, line, file,
+        sha256, run, ingested_at as they were.
+
+    A value is read exactly or not at all (design: the three event tables): Spark's own casts would round
+    `19.999`, take `2023` for January 1st and drop a zone, so a pattern comes first.
+    """
+    texts = {column.name: _text(column.name) for column in event.columns}
+    typed = {column.name: _value(texts[column.name], column) for column in event.columns}
+    problems = [
+        problem
+        for column in event.columns
+        for problem in _problems(texts[column.name], typed[column.name], column)
+    ]
+    is_readable = F.col("defect").isNull()
+    return records.select(
+        F.when(is_readable, F.array_compact(F.array(*problems)))
+        .otherwise(F.array(F.col("defect")))
+        .alias("reasons"),
+        F.struct(*(typed[column.name].alias(column.name) for column in event.columns)).alias("typed"),
+        F.map_from_arrays(
+            F.array(*(F.lit(name) for name in event.column_names)), F.array(*event.column_names)
+        ).alias("values"),
+        "raw",
+        "line",
+        "file",
+        "sha256",
+        "run",
+        "ingested_at",
+    )
+
+
+def versions(read: DataFrame, event: EventTable) -> DataFrame:
+    """The distinct valid events among records: one row per version, with the file that brought it first.
+
+    Args:
+        read: what `read_values` returns.
+
+    Returns:
+        Rows of `event.versions`. Exact copies are one version; the first is the one of the smallest run,
+        file and sha256, so that the order of rows does not matter.
+    """
+    return (
+        read.where(F.size("reasons") == 0)
+        .groupBy(*(F.col(f"typed.{name}").alias(name) for name in event.column_names))
+        .agg(F.min(F.struct("run", "file", "sha256")).alias("first"))
+        .select(*event.column_names, "first.file", "first.sha256", "first.run")
+    )
+
+
+def absent_from(versions: DataFrame, existing: DataFrame, event: EventTable) -> DataFrame:
+    """The versions whose typed values no existing version has. Lineage is not compared."""
+    left, right = versions.alias("version"), existing.alias("existing")
+    is_same = reduce(
+        and_,
+        (F.col(f"version.{name}").eqNullSafe(F.col(f"existing.{name}")) for name in event.column_names),
+    )
+    return left.join(right, is_same, how="left_anti").select(*event.versions.column_names)
+
+
+def latest(versions: DataFrame, event: EventTable, per: Sequence[str] = ("purchase_id",)) -> DataFrame:
+    """The latest version of each purchase: one row per `per`.
+
+    Ties in `transaction_datetime` go to the greater values of the other columns, in column order, empty
+    below every value, so the result does not depend on the order of files or rows (rule 1).
+
+    Args:
+        versions: at least the event's columns, and those of `per`.
+        per: what to take one version of; by default each purchase.
+
+    Returns:
+        The event's columns, after those of `per` that are not among them.
+    """
+    newest_first = Window.partitionBy(*per).orderBy(
+        *(F.col(name).desc_nulls_last() for name in event.precedence)
+    )
+    columns = [name for name in per if name not in event.column_names] + event.column_names
+    return (
+        versions.withColumn("version_rank", F.row_number().over(newest_first))
+        .where(F.col("version_rank") == 1)
+        .select(*columns)
+    )
+
+
+def quarantine(read: DataFrame, event: EventTable) -> DataFrame:
+    """The rejected records, with every rule that each breaks: rows of `silver/quarantine`.
+
+    Args:
+        read: what `read_values` returns.
+    """
+    return (
+        read.where(F.size("reasons") > 0)
+        .withColumn("table", F.lit(event.name))
+        .select(*QUARANTINE.column_names)
+    )
+
+
+def _text(name: str) -> Column:
+    stripped = F.btrim(F.col(name), F.lit(STRIPPED))
+    return F.when(stripped != "", stripped)
+
+
+def _value(text: Column, column: tables.Column) -> Column:
+    if column.type == "string":
+        return text
+    pattern = _AMOUNT_IN_CENTS if column.type.startswith("decimal") else _PATTERN_AND_PROBLEM[column.type][0]
+    return F.when(text.rlike(pattern), text.try_cast(column.type))
+
+
+def _problems(text: Column, value: Column, column: tables.Column) -> list[Column]:
+    def reason(problem: str) -> Column:
+        return F.lit(f"{column.name}: {problem}")
+
+    problems = []
+    if column.required:
+        problems.append(F.when(text.isNull(), reason("empty")))
+    if column.type != "string":
+        pattern, not_of_type = _PATTERN_AND_PROBLEM[column.type]
+        is_malformed = ~text.rlike(pattern)
+        finer = F.when(is_malformed, reason(not_of_type))
+        if column.type.startswith("decimal"):
+            finer = finer.when(~text.rlike(_AMOUNT_IN_CENTS), reason("more than 2 decimals"))
+        unreadable = not_of_type if column.type in ("date", "timestamp_ntz") else "out of range"
+        problems.append(finer.when(text.isNotNull() & value.isNull(), reason(unreadable)))
+    if column.minimum == 0:
+        problems.append(F.when(value < 0, reason("negative")))
+    if column.plausible:
+        is_early = value < F.lit(tables.EARLIEST_PLAUSIBLE).cast(column.type)
+        is_future = value.cast("timestamp_ntz") > F.col("ingested_at") + F.expr("interval 1 day")
+        problems.append(F.when(or_(is_early, is_future), reason("implausible_date")))
+    return problems

@@ -1,0 +1,105 @@
+"""What the notebooks show after each step: small pandas frames of a few rows, never a whole table."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from gmv.bronze import Arrivals
+from gmv.lake.reader import Reader
+from gmv.landing import LandingFile
+from gmv.progress import Unfinished
+from gmv.publication import Window
+from gmv.tables import EVENT_TABLES, EventTable
+
+MOST_ROWS = 20
+
+
+def files(found: Sequence[LandingFile]) -> pd.DataFrame:
+    """The files to read: path, table, size in bytes."""
+    return _frame([{"path": file.path, "table": file.table, "bytes": file.size} for file in found])
+
+
+def outcomes(arrivals: Arrivals) -> pd.DataFrame:
+    """What became of each file; those that wait for the next run come last."""
+    rows = [
+        {name: row.get(name) for name in ("path", "records", "outcome", "reason")}
+        for row in arrivals.outcomes
+    ]
+    waiting = [{"path": text, "outcome": "waiting"} for text in arrivals.waiting]
+    return _frame([*rows, *waiting]).fillna("")
+
+
+def first(records: Mapping[EventTable, DataFrame]) -> dict[str, pd.DataFrame]:
+    """The first two records of each table, by line."""
+    return {
+        event.name: frame.select(*event.column_names, "line", "file").limit(2).toPandas()
+        for event, frame in records.items()
+    }
+
+
+def example_purchases(reader: Reader, unfinished: Unfinished) -> list[str]:
+    """Up to three purchases that these bronze runs touched: those with the most versions in these runs."""
+    brought = " union all ".join(
+        f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
+        for event in EVENT_TABLES
+    )
+    rows = reader.rows(
+        f"select purchase_id from ({brought}) group by purchase_id order by count(*) desc, purchase_id limit 3",
+        runs=list(unfinished.runs),
+    )
+    return [row["purchase_id"] for row in rows]
+
+
+def lives(frame: DataFrame, purchases: Sequence[str]) -> pd.DataFrame:
+    """The rows of a few purchases, in the order of their lives."""
+    rows = frame.where(F.col("purchase_id").isin(list(purchases))).limit(MOST_ROWS).toPandas()
+    return rows.sort_values(["purchase_id", "known_on"]).reset_index(drop=True)
+
+
+def table(rows: Iterable[Mapping]) -> pd.DataFrame:
+    """Rows as they are."""
+    return _frame(list(rows))
+
+
+def days(counts: Iterable[Mapping]) -> pd.DataFrame:
+    """Days whose number of records changed, newest first."""
+    rows = sorted(counts, key=lambda row: (row["day"] or dt.date.min, row["table"]), reverse=True)
+    return _frame([{name: row[name] for name in ("table", "day", "records")} for row in rows])
+
+
+def changes(history: Iterable[Mapping]) -> pd.DataFrame:
+    """Published numbers that changed: day, subsidiary, from, to."""
+    return _frame(
+        [
+            {name: row[name] for name in ("transaction_date", "subsidiary", "previous_gmv", "gmv")}
+            for row in history
+        ]
+    )
+
+
+def results(of_days: Mapping[str, str]) -> pd.DataFrame:
+    """How many days had which result, and the first and last of them."""
+    frame = pd.DataFrame({"day": list(of_days), "result": list(of_days.values())})
+    return frame.groupby("result")["day"].agg(days="count", first="min", last="max")
+
+
+def daily_gmv(reader: Reader, window: Window) -> pd.DataFrame:
+    """The published numbers of the window, or the newest ones."""
+    frame = reader.frame(
+        "select transaction_date, subsidiary, gmv from gold.daily_gmv "
+        "where transaction_date between coalesce($start, date '0001-01-01') and coalesce($end, date '9999-12-31') "
+        "order by transaction_date desc, subsidiary limit $most",
+        start=window.start_date,
+        end=window.end_date,
+        most=MOST_ROWS,
+    )
+    return frame.sort_values(["transaction_date", "subsidiary"]).reset_index(drop=True)
+
+
+def _frame(rows: Sequence[Mapping]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows[:MOST_ROWS]))
