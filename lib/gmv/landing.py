@@ -420,8 +420,9 @@ def _header(lines: _Lines, table: EventTable) -> _Header:
                         lines.path, f"columns are separated by {delimiter!r}, not by a comma {found}"
                     )
             raise Refused(lines.path, f"column {column!r} is missing {found}")
-    if repeated := next((name for at, name in enumerate(known) if name in known[:at]), None):
-        raise Refused(lines.path, f"column {repeated!r} is there more than once {found}")
+    for at, name in enumerate(known):
+        if name in known[:at]:
+            raise Refused(lines.path, f"column {name!r} is there more than once {found}")
     positions = [known.index(column) for column in table.column_names]
     return _Header(names, positions, [at for at in range(len(names)) if at not in positions])
 

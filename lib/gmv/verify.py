@@ -141,15 +141,15 @@ where transaction_date < (select today from parameters) and ledger.gmv is distin
 
 def _versions_question(event: EventTable) -> _Question:
     columns = ", ".join(event.column_names)
-    row = ", ".join(f"'{name}': {name}" for name in event.column_names)
     return _Question(
         event.versions.name,
-        f"{event.versions.path} holds each distinct valid event of bronze.{event.name} once, "
-        "brought by a file in force that holds it.",
-        f"select (select count(*) from {event.name}_events) + (select count(*) from silver.{event.name}_versions)",
+        f"{event.versions.path} holds each distinct valid event of bronze.{event.name} exactly once, "
+        "under a file in force that holds it.",
+        f"(select count(*) from {event.name}_events) + (select count(*) from silver.{event.name}_versions)",
         f"""
         with held as (
-            select {columns}, file_number, 1 as recomputed, 0 as stored from {event.name}_records where is_valid
+            select {columns}, file_number, 1 as recomputed, 0 as stored
+            from {event.name}_records where is_valid
             union all
             select {columns}, file_number, 0, 1
             from silver.{event.name}_versions
@@ -158,21 +158,309 @@ def _versions_question(event: EventTable) -> _Question:
         ),
         by_file as (
             select {columns}, max(recomputed) as recomputed, sum(stored) as stored
-            from held group by {columns}, file_number
+            from held
+            group by {columns}, file_number
         ),
         apart as (
-            select {columns}, max(recomputed) as recomputed, sum(stored) as stored,
-                max(stored) filter (recomputed = 0 and stored > 0) as stored_for_another_file
+            select {columns}, max(recomputed) as recomputed, sum(stored) as stored
             from by_file
             group by {columns}
-            having max(recomputed) <> sum(stored) or stored_for_another_file is not null
+            having max(recomputed) <> sum(stored) or bool_or(stored > 0 and recomputed = 0)
         )
         select '{event.versions.path}' as "table", purchase_id, transaction_datetime,
-            flatten(list(repeat([{{{row}}}], recomputed::bigint))) as recomputed,
-            flatten(list(repeat([{{{row}}}], stored::bigint))) as stored,
-            case when bool_or(stored_for_another_file is not null)
-                then 'a file brought it that does not hold it, or is not in force' end as note
+            {_rows_of(event)},
+            case when bool_or(recomputed = stored)
+                then 'stored under a file that does not hold it, or is not in force' end as note
         from apart
         group by purchase_id, transaction_datetime
         """,
     )
+
+
+def _latest_question(event: EventTable) -> _Question:
+    columns = ", ".join(event.column_names)
+    return _Question(
+        event.latest.name,
+        f"{event.latest.path} holds the latest version of each purchase (rule 1).",
+        f"(select count(*) from {event.name}_latest) + (select count(*) from silver.{event.name})",
+        f"""
+        with apart as (
+            select {columns}, sum(recomputed) as recomputed, sum(stored) as stored
+            from (
+                select {columns}, 1 as recomputed, 0 as stored from {event.name}_latest
+                union all
+                select {columns}, 0, 1 from silver.{event.name}
+            )
+            group by {columns}
+            having sum(recomputed) <> sum(stored)
+        )
+        select '{event.latest.path}' as "table", purchase_id, {_rows_of(event)}
+        from apart
+        group by purchase_id
+        """,
+    )
+
+
+def _rows_of(event: EventTable) -> str:
+    """Both sides of a group of rows that differ, each row as often as it occurs there."""
+    row = ", ".join(f"'{name}': {name}" for name in event.column_names)
+    return ", ".join(
+        f"flatten(list(repeat([{{{row}}}], {side}::bigint) order by {event.column_names[1]})) as {side}"
+        for side in ("recomputed", "stored")
+    )
+
+
+_QUARANTINE_QUESTION = _Question(
+    "quarantine",
+    "silver/quarantine holds exactly the records in force that break a rule of values.",
+    """(select count(*) from rejected) + (select count(*) from silver.quarantine)""",
+    """
+    with both_sides as (
+        select event_table, file, sha256, line, 1 as recomputed, 0 as stored from rejected
+        union all
+        select "table", file, sha256, line, 0, 1 from silver.quarantine anti join retracted using (sha256)
+    )
+    select 'silver/quarantine' as "table", event_table, file, sha256, line,
+        sum(recomputed)::bigint as recomputed, sum(stored)::bigint as stored
+    from both_sides
+    group by event_table, file, sha256, line
+    having sum(recomputed) <> sum(stored)
+    """,
+)
+
+_ROW_ACCOUNTING_QUESTION = _Question(
+    "row_accounting",
+    "Per file, records noted = rows in bronze = new versions + copies + quarantined (retracted files: "
+    "records = rows).",
+    "(select count(*) from arrived_files)",
+    """
+    with noted as (
+        select "table" as event_table, path as file, sha256, max(records) as records
+        from bronze.files where outcome = 'ingested' group by all
+    ),
+    arrived as (
+        select "table" as event_table, file, sha256, is_retracted, records, valid_records
+        from arrived_files left join valid_records using (file_number)
+    ),
+    brought as (
+        select 'purchase' as event_table, file, sha256, count(*) as versions
+        from silver.purchase_versions group by all
+        union all
+        select 'product_item', file, sha256, count(*) from silver.product_item_versions group by all
+        union all
+        select 'purchase_extra_info', file, sha256, count(*)
+        from silver.purchase_extra_info_versions group by all
+    ),
+    quarantined as (
+        select "table" as event_table, file, sha256, count(*) as records from silver.quarantine group by all
+    ),
+    accounts as (
+        select event_table, file, sha256, coalesce(is_retracted, false) as is_retracted,
+            noted.records as noted,
+            coalesce(arrived.records, 0) as in_bronze,
+            coalesce(brought.versions, 0) as new_versions,
+            coalesce(valid_records, 0) - new_versions as copies,
+            coalesce(quarantined.records, 0) as quarantined
+        from noted
+        full join arrived using (event_table, file, sha256)
+        left join brought using (event_table, file, sha256)
+        left join quarantined using (event_table, file, sha256)
+    )
+    select 'bronze/files' as "table", event_table, file, sha256,
+        {'records': in_bronze} as recomputed,
+        {'records': noted, 'new_versions': new_versions, 'copies': copies, 'quarantined': quarantined} as stored
+    from accounts
+    where noted is distinct from in_bronze
+        or not is_retracted and (copies < 0 or new_versions + copies + quarantined <> in_bronze)
+    """,
+)
+
+_LEDGER_BY_DAY_QUESTION = _Question(
+    "ledger_by_day",
+    "The ledger's postings sum to rules 1 to 5 over bronze, by day and subsidiary, on all days.",
+    "(select count(*) from gmv_by_day) + (select count(*) from ledger_by_day)",
+    """
+    select 'gold/gmv_ledger' as "table", transaction_date, subsidiary,
+        {'gmv': expected.gmv, 'purchases': expected.purchases} as recomputed,
+        {'gmv': ledger.gmv, 'purchases': ledger.purchases} as stored,
+        abs(coalesce(expected.gmv, 0) - coalesce(ledger.gmv, 0)) as apart
+    from gmv_by_day as expected
+    full join ledger_by_day as ledger using (transaction_date, subsidiary)
+    where expected.gmv is distinct from ledger.gmv or expected.purchases is distinct from ledger.purchases
+    """,
+    is_money=True,
+)
+
+_LEDGER_AS_KNOWN_QUESTION = _Question(
+    "ledger_as_known",
+    "The ledger's postings sum, by purchase, day known, day and subsidiary, to the changes of standing that "
+    "bronze's events cause: so GMV as known on any day is right (rule 6).",
+    "(select count(*) from changes) + (select count(*) from gold.gmv_ledger)",
+    """
+    with ledger as (
+        select purchase_id, known_on, transaction_date, subsidiary,
+            sum(amount)::decimal(38, 2) as amount, sum(purchases)::bigint as purchases
+        from gold.gmv_ledger
+        group by all
+        having sum(amount) <> 0 or sum(purchases) <> 0
+    )
+    select 'gold/gmv_ledger' as "table", purchase_id, known_on, transaction_date, subsidiary,
+        {'amount': expected.amount, 'purchases': expected.purchases} as recomputed,
+        {'amount': ledger.amount, 'purchases': ledger.purchases} as stored,
+        abs(coalesce(expected.amount, 0) - coalesce(ledger.amount, 0)) as apart
+    from changes as expected
+    full join ledger using (purchase_id, known_on, transaction_date, subsidiary)
+    where expected.amount is distinct from ledger.amount
+        or expected.purchases is distinct from ledger.purchases
+    """,
+    is_money=True,
+)
+
+_DAILY_GMV_QUESTION = _Question(
+    "daily_gmv",
+    "gold/daily_gmv is rules 1 to 5 over bronze, on every closed day that is not pending.",
+    "(select count(*) from gmv_by_day) + (select count(*) from gold.daily_gmv)",
+    """
+    select 'gold/daily_gmv' as "table", transaction_date, subsidiary,
+        expected.gmv as recomputed, published.gmv as stored,
+        abs(coalesce(expected.gmv, 0) - coalesce(published.gmv, 0)) as apart,
+        case when rows_stored > 1 then 'stored more than once' end as note
+    from gmv_by_day as expected
+    full join published using (transaction_date, subsidiary)
+    where (expected.gmv is distinct from published.gmv or rows_stored > 1)
+        and transaction_date < (select today from parameters)
+        and transaction_date not in (from pending_days)
+    """,
+    is_money=True,
+)
+
+_PUBLISHED_QUESTION = _Question(
+    "published",
+    "gold/daily_gmv is what the newest rows of gold/daily_gmv_history say was published, on all days.",
+    "(select count(*) from gold.daily_gmv_history) + (select count(*) from gold.daily_gmv)",
+    """
+    with newest as (
+        select transaction_date, subsidiary, gmv
+        from gold.daily_gmv_history
+        qualify row_number() over (
+            partition by transaction_date, subsidiary order by ledger_seq desc, published_at desc
+        ) = 1
+    )
+    select 'gold/daily_gmv' as "table", transaction_date, subsidiary,
+        newest.gmv as recomputed, published.gmv as stored,
+        abs(coalesce(newest.gmv, 0) - coalesce(published.gmv, 0)) as apart,
+        case when rows_stored > 1 then 'stored more than once' end as note
+    from newest
+    full join published using (transaction_date, subsidiary)
+    where newest.gmv is distinct from published.gmv or rows_stored > 1
+    """,
+    is_money=True,
+)
+
+_HISTORY_QUESTION = _Question(
+    "history",
+    "Each row of gold/daily_gmv_history follows on the row before it, and holds the sum of the ledger's "
+    "postings up to its ledger_seq.",
+    "(select count(*) from gold.daily_gmv_history)",
+    """
+    with steps as (
+        select *, lag(gmv) over (
+            partition by transaction_date, subsidiary order by ledger_seq, published_at
+        ) as gmv_before
+        from gold.daily_gmv_history
+    ),
+    ledger as (
+        select transaction_date, subsidiary, ledger_seq,
+            sum(sum(amount)) over up_to_here as gmv, sum(sum(purchases)) over up_to_here as purchases
+        from gold.gmv_ledger
+        group by transaction_date, subsidiary, ledger_seq
+        window up_to_here as (partition by transaction_date, subsidiary order by ledger_seq)
+    ),
+    expected as (
+        select steps.*, case when ledger.purchases > 0 then ledger.gmv::decimal(38, 2) end as ledger_gmv
+        from steps
+        asof left join ledger
+            on steps.transaction_date = ledger.transaction_date and steps.subsidiary = ledger.subsidiary
+            and steps.ledger_seq >= ledger.ledger_seq
+    )
+    select 'gold/daily_gmv_history' as "table", transaction_date, subsidiary, ledger_seq,
+        {'previous_gmv': gmv_before, 'gmv': ledger_gmv} as recomputed,
+        {'previous_gmv': previous_gmv, 'gmv': gmv} as stored,
+        abs(coalesce(gmv_before, 0) - coalesce(previous_gmv, 0))
+            + abs(coalesce(ledger_gmv, 0) - coalesce(gmv, 0)) as apart
+    from expected
+    where previous_gmv is distinct from gmv_before or gmv is distinct from ledger_gmv
+    """,
+    is_money=True,
+)
+
+_QUESTIONS = (
+    _ROW_ACCOUNTING_QUESTION,
+    _QUARANTINE_QUESTION,
+    *(_versions_question(event) for event in EVENT_TABLES),
+    *(_latest_question(event) for event in EVENT_TABLES),
+    _LEDGER_BY_DAY_QUESTION,
+    _LEDGER_AS_KNOWN_QUESTION,
+    _DAILY_GMV_QUESTION,
+    _PUBLISHED_QUESTION,
+    _HISTORY_QUESTION,
+)
+
+_COMPARED_TABLES = (
+    *(event.bronze for event in EVENT_TABLES),
+    FILES,
+    *(event.versions for event in EVENT_TABLES),
+    *(event.latest for event in EVENT_TABLES),
+    QUARANTINE,
+    GMV_LEDGER,
+    DAILY_GMV,
+    DAILY_GMV_HISTORY,
+)
+
+
+# --- Asking and telling -----------------------------------------------------------------------------------
+
+
+def _compare(session: duckdb.DuckDBPyConnection, question: _Question) -> Comparison:
+    session.execute(f"create or replace temp table differences as {question.differences}")
+    rows, different = _one_row(session, f"select {question.rows}, (select count(*) from differences)")
+    cents = _one_row(session, "select sum(apart) * 100 from differences")[0] if question.is_money else None
+    found = session.execute(f"from differences order by all limit {SHOWN}")
+    names = [column[0] for column in found.description or ()]
+    return Comparison(
+        question.name,
+        question.what,
+        rows,
+        different,
+        int(cents or 0) if question.is_money else None,
+        [_only_what_differs(dict(zip(names, row, strict=True))) for row in found.fetchall()],
+    )
+
+
+def _one_row(session: duckdb.DuckDBPyConnection, query: str) -> tuple:
+    (row,) = session.execute(query).fetchall()
+    return row
+
+
+def _only_what_differs(difference: dict[str, Any]) -> dict[str, Any]:
+    """A row beside a row is shown by the values that differ; otherwise both sides are shown whole."""
+    shown = {name: value for name, value in difference.items() if name not in ("apart", "note")}
+    if difference.get("note"):
+        shown["note"] = difference["note"]
+        return shown
+    sides = [difference["recomputed"], difference["stored"]]
+    one_each = [side[0] if isinstance(side, list) and len(side) == 1 else side for side in sides]
+    if all(isinstance(side, dict) for side in one_each) and one_each[0].keys() == one_each[1].keys():
+        unequal = [name for name in one_each[0] if one_each[0][name] != one_each[1][name]]
+        shown["recomputed"], shown["stored"] = ({name: side[name] for name in unequal} for side in one_each)
+    return shown
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _for_json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_for_json(item) for item in value]
+    if isinstance(value, Decimal | dt.date):
+        return str(value)
+    return value

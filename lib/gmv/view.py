@@ -85,7 +85,7 @@ def changes(history: Iterable[Mapping]) -> pd.DataFrame:
 def results(of_days: Mapping[str, str]) -> pd.DataFrame:
     """How many days had which result, and the first and last of them."""
     frame = pd.DataFrame({"day": list(of_days), "result": list(of_days.values())})
-    return frame.groupby("result")["day"].agg(days="count", first="min", last="max")
+    return frame.groupby("result").agg(days=("day", "count"), first=("day", "min"), last=("day", "max"))
 
 
 def daily_gmv(reader: Reader, window: Window) -> pd.DataFrame:

@@ -1,0 +1,321 @@
+"""The command line: arguments in, exit code out; no logic."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import sys
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from gmv.run.record import Record
+    from gmv.run.runner import Request
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Daily GMV by subsidiary, in double entry.\n\nSettings come from GMV_… variables; see docs/settings.md.",
+)
+
+LakeOption = Annotated[Path | None, typer.Option("--lake", help="Folder of the Delta tables. \\[GMV_LAKE]")]
+LandingOption = Annotated[
+    Path | None, typer.Option("--landing", help="Where CSV files arrive. \\[GMV_LANDING]")
+]
+RunsOption = Annotated[
+    Path | None, typer.Option("--runs-dir", help="Where runs leave records. \\[GMV_RUNS_DIR]")
+]
+StartOption = Annotated[str, typer.Option("--start-date", metavar="YYYY-MM-DD", help="First day, inclusive.")]
+EndOption = Annotated[str, typer.Option("--end-date", metavar="YYYY-MM-DD", help="Last day, inclusive.")]
+AsOfOption = Annotated[
+    str, typer.Option("--as-of-date", metavar="YYYY-MM-DD", help="Today; days before it are closed.")
+]
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")] = False,
+) -> None:
+    _State.debug = debug
+
+
+class _State:
+    debug = False
+
+
+@app.command(
+    epilog="Examples:\n\n  gmv run\n\n  gmv run --start-date 2023-02-01 --end-date 2023-02-28\n\n"
+    "  gmv run --landing ~/inbox --lake ~/lake --as-of-date 2023-03-01"
+)
+def run(
+    start_date: StartOption = "",
+    end_date: EndOption = "",
+    as_of_date: AsOfOption = "",
+    reread: Annotated[bool, typer.Option("--reread", help="Read every file again, known or not.")] = False,
+    lake: LakeOption = None,
+    landing: LandingOption = None,
+    runs_dir: RunsOption = None,
+) -> None:
+    """Take in what has arrived, publish the window's days (without one: all pending days), make the report."""
+    from gmv.run import runner
+
+    request = _request(start_date, end_date, as_of_date, lake, landing, runs_dir, reread)
+    record = runner.run(request, _showing)
+    _tell_run(record, request)
+
+
+@app.command(epilog="Examples:\n\n  gmv report\n\n  gmv report --start-date 2023-02-01 --end-date 2023-02-28")
+def report(
+    start_date: StartOption = "",
+    end_date: EndOption = "",
+    as_of_date: AsOfOption = "",
+    lake: LakeOption = None,
+    runs_dir: RunsOption = None,
+) -> None:
+    """Make the report for any window, without running the pipeline."""
+    from gmv.run import runner
+
+    request = _request(start_date, end_date, as_of_date, lake, None, runs_dir)
+    print(f"Report: {runner.make_report(request, _showing)}")
+
+
+@app.command(
+    epilog="Examples:\n\n  gmv show daily_gmv\n\n  gmv show daily_gmv --known-on 2023-02-15 --format csv\n\n"
+    "  gmv show quarantine"
+)
+def show(
+    table: Annotated[
+        str, typer.Argument(help="Such as daily_gmv, gmv_ledger, silver/purchase, bronze/files.")
+    ],
+    known_on: Annotated[
+        str,
+        typer.Option("--known-on", metavar="YYYY-MM-DD", help="As the sources knew it at that day's end."),
+    ] = "",
+    recorded_by: Annotated[
+        str,
+        typer.Option(
+            "--recorded-by", metavar="YYYY-MM-DDTHH:MM", help="As this lake published it then (UTC)."
+        ),
+    ] = "",
+    start_date: StartOption = "",
+    end_date: EndOption = "",
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    lake: LakeOption = None,
+) -> None:
+    """Print a table's rows, sorted; csv is exact."""
+    from gmv import show as shown
+    from gmv.lake.reader import Reader
+    from gmv.notebook import parse_date
+    from gmv.publication import Window
+
+    of = shown.table_named(table)
+    # Either end alone is fine here: nothing is published.
+    first, last = parse_date("--start-date", start_date), parse_date("--end-date", end_date)
+    if first and last:
+        Window(first, last)
+    rows = shown.rows(
+        Reader(_folder("lake", lake)),
+        of,
+        first,
+        last,
+        parse_date("--known-on", known_on),
+        _moment("--recorded-by", recorded_by),
+    )
+    _print_rows(of.column_names, rows, output, of.path)
+
+
+@app.command(epilog="Examples:\n\n  gmv status\n\n  gmv status --lake ~/lake --as-of-date 2023-03-01")
+def status(as_of_date: AsOfOption = "", lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
+    """The last run, pending days, freshness and open problems."""
+    from gmv import status as state
+    from gmv.lake.reader import Reader
+    from gmv.notebook import parse_date
+    from gmv.run import runner
+    from gmv.settings import settings
+
+    today = parse_date("--as-of-date", as_of_date) or settings().today()
+    found = state.status(Reader(_folder("lake", lake)), today)
+    last, fresh = found.last_run, found.freshness
+    told = (
+        f"{last['run']} {last['outcome'] or 'did not end'} (UTC {last['started']:%Y-%m-%d %H:%M})"
+        if last
+        else "none"
+    )
+    print(f"Last run        {told}")
+    print(f"Published up to {fresh['newest_published_day'] or '-'}")
+    print(f"Newest event    {fresh['newest_event'] or '-'}")
+    print(f"Newest file     {fresh['newest_file'] or '-'}")
+    print(f"Report          {runner.last_report(_folder('runs_dir', runs_dir)) or '-'}")
+    for step, runs in found.unfinished.items():
+        if runs:
+            print(f"Unfinished      {step}: {', '.join(runs)}; the next run takes them in")
+    if found.pending:
+        _print_rows(["day", "published", "coming"], found.pending, Format.table, "pending days")
+    else:
+        print("Pending days    none")
+    for problem in found.problems:
+        print(f"Problem         {problem}")
+
+
+@app.command(epilog="Example:\n\n  gmv doctor")
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Fetch Delta's jars if they are missing.")] = False,
+    lake: LakeOption = None,
+    landing: LandingOption = None,
+    runs_dir: RunsOption = None,
+) -> None:
+    """Whether Java, Spark, Delta's jars, disk and the lake are fit, and what to do where they aren't."""
+    from gmv import doctor as doctoring
+    from gmv.lake import spark
+
+    if fix:
+        spark.fetch_jars()
+    findings = doctoring.examine(
+        _folder("lake", lake), _folder("landing", landing), _folder("runs_dir", runs_dir)
+    )
+    for finding in findings:
+        print(f"{'ok ' if finding.fit else 'NOT'} {finding.what:<36} {finding.found}")
+    if not all(finding.fit for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can act on end without a stack trace."""
+    from gmv.errors import GmvError
+
+    try:
+        app()
+    except GmvError as error:
+        if _State.debug:
+            raise
+        print(f"gmv: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("gmv: interrupted. What was committed stays; the next run goes on.", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(1)
+
+
+def _request(
+    start_date: str,
+    end_date: str,
+    as_of_date: str,
+    lake: Path | None,
+    landing: Path | None,
+    runs_dir: Path | None,
+    reread: bool = False,
+) -> Request:
+    from gmv.notebook import parse_date
+    from gmv.publication import Window
+    from gmv.run.runner import Request
+
+    return Request(
+        lake=_folder("lake", lake),
+        landing=_folder("landing", landing),
+        runs_dir=_folder("runs_dir", runs_dir),
+        window=Window(parse_date("--start-date", start_date), parse_date("--end-date", end_date)),
+        as_of_date=parse_date("--as-of-date", as_of_date),
+        reread=reread,
+    )
+
+
+def _folder(setting: str, given: Path | None) -> Path:
+    from gmv.settings import settings
+
+    return Path(os.path.abspath((given or getattr(settings(), setting)).expanduser()))
+
+
+def _moment(name: str, text: str) -> dt.datetime | None:
+    from gmv.errors import UsageError
+
+    try:
+        moment = dt.datetime.fromisoformat(text) if text else None
+    except ValueError:
+        moment = None
+    if text and (moment is None or moment.tzinfo):
+        raise UsageError(f"{name}: {text!r} is no UTC time; write it as YYYY-MM-DDTHH:MM.")
+    return moment
+
+
+@contextlib.contextmanager
+def _showing(step: str) -> Iterator[None]:
+    """Show that a step is at work and for how long; on a pipe or in a file, a line when it ends."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    began = time.monotonic()
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            progress.add_task(step)
+            yield
+    else:
+        yield
+    console.print(f"{step:<12} {time.monotonic() - began:6.1f} s", highlight=False)
+
+
+def _tell_run(record: Record, request: Request) -> None:
+    from gmv.run import runner
+
+    if record.outcome == "nothing_new":
+        print("Nothing is new: no file to read, no step to finish, no day to publish.")
+        print(f"Last report: {runner.last_report(request.runs_dir) or 'none yet'}")
+        return
+    gold = record.steps["03_gold"]
+    of_result: dict[str, list[str]] = {}
+    for day, result in gold["days"].items():
+        of_result.setdefault(result, []).append(day)
+    for result, days in of_result.items():
+        span = days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
+        print(f"{len(days):5} day(s) {result:<12} {span}")
+    columns = ["transaction_date", "subsidiary", "previous_gmv", "gmv"]
+    changed = [{name: change[name] for name in columns} for change in gold["changes"]]
+    if changed:
+        _print_rows(columns, changed[-20:], Format.table, "published numbers that changed (the newest 20)")
+    for file in record.steps["01_bronze"]["files"]:
+        if file["outcome"] == "refused":
+            print(f"Refused: {file['reason']}")
+    print(f"Run:    {record.folder}")
+    print(f"Report: {record.folder / 'report.html'}")
+
+
+def _print_rows(columns: list[str], rows: list[dict[str, Any]], output: Format, title: str) -> None:
+    from gmv import show as shown
+
+    if output is Format.csv:
+        sys.stdout.write(shown.as_csv(columns, rows))
+    elif output is Format.json:
+        sys.stdout.write(shown.as_json(rows))
+    else:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+
+        table = RichTable(title=title)
+        for column in columns:
+            table.add_column(column, justify="right" if column in _AMOUNTS else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(shown.as_text(row[column])) for column in columns))
+        Console().print(table)
+
+
+_AMOUNTS = {"gmv", "previous_gmv", "amount", "published", "coming", "difference", "records", "purchases"}

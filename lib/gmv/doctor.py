@@ -1,0 +1,126 @@
+"""`gmv doctor`: whether this machine and this lake are fit, and what to do where they aren't."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gmv.errors import GmvError
+from gmv.lake import lock, spark
+from gmv.lake.reader import Reader
+from gmv.settings import PROJECT, settings
+from gmv.tables import TABLES
+
+FREE_BYTES_WANTED = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: whether it is fit, what was found, and what to do."""
+
+    what: str
+    fit: bool
+    found: str
+
+
+def examine(lake: Path, landing: Path, runs_dir: Path) -> list[Finding]:
+    """Look at Java, Delta's jars, notebooks, folders, disk, the lake's tables and its lock."""
+    return [
+        _finding("Python", _python),
+        _finding("Java", lambda: f"{spark.java()} (version {spark.java_version(spark.java())})"),
+        _finding("Spark", _pyspark),
+        _finding("Delta's jars", lambda: f"{len(spark.jars())} jars in {spark.JARS}"),
+        _finding("Notebooks", _notebooks),
+        _finding("Landing folder", lambda: _folder(landing, must_exist=True, to_write=False)),
+        _finding("Lake", lambda: _folder(lake)),
+        _finding("Runs folder", lambda: _folder(runs_dir)),
+        _finding("Disk", lambda: _disk(lake)),
+        _finding("Lock", lambda: _lock(lake)),
+        *(_finding(table.path, lambda table=table: _table(lake, table)) for table in TABLES),  # type: ignore[misc]
+    ]
+
+
+def _finding(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except GmvError as unfit:
+        return Finding(what, False, str(unfit))
+
+
+def _python() -> str:
+    return f"{sys.version.split()[0]} in {sys.prefix}"
+
+
+def _pyspark() -> str:
+    import pyspark
+
+    remote = os.environ.get("SPARK_REMOTE")
+    where = (
+        f"the server {remote.split(';')[0]}"
+        if remote
+        else f"a local server, {settings().spark_memory_mib} MiB"
+    )
+    return f"PySpark {pyspark.__version__}, on {where}, {settings().spark_cores} cores"
+
+
+def _notebooks() -> str:
+    found = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
+    if len(found) < 4:
+        raise GmvError(f"{PROJECT / 'notebooks'} lacks notebooks: work in a checkout of the project.")
+    return ", ".join(path.stem for path in found)
+
+
+def _folder(path: Path, must_exist: bool = False, to_write: bool = True) -> str:
+    if not path.exists():
+        if must_exist:
+            raise GmvError(f"{path} does not exist. Make it, or name another.")
+        return f"{path} (will be made by the first run)"
+    if not path.is_dir():
+        raise GmvError(f"{path} is not a folder. Name another.")
+    if not os.access(path, os.R_OK | os.X_OK | (os.W_OK if to_write else 0)):
+        raise GmvError(f"{path} can't be {'written' if to_write else 'read'}. Change its permissions.")
+    return str(path)
+
+
+def _disk(lake: Path) -> str:
+    existing = next(folder for folder in [lake, *lake.parents] if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < FREE_BYTES_WANTED:
+        raise GmvError(f"Only {free / 2**30:.1f} GiB are free at {existing}; free some before the next run.")
+    return f"{free / 2**30:.0f} GiB free"
+
+
+def _lock(lake: Path) -> str:
+    if not lake.exists():
+        return "free"
+    try:
+        lock.acquire(lake, "gmv doctor").release()
+    except OSError as error:
+        raise GmvError(f"The lock can't be opened: {error}.") from error
+    return "free"
+
+
+def _table(lake: Path, table) -> str:
+    import duckdb
+    from deltalake.exceptions import DeltaError
+
+    try:
+        reader = Reader(lake)
+        version = reader.version(table)
+        if version is None:
+            return "not there yet"
+        columns = ", ".join(f'count("{name}")' for name in table.column_names)
+        counted = reader.sql(f'select count(*), {columns} from {table.layer}."{table.name}"').fetchall()
+        return f"version {version}, {counted[0][0]} rows"
+    except (duckdb.Error, DeltaError, OSError) as error:
+        first = str(error).splitlines()[0]
+        what = (
+            "`gmv rebuild` makes it anew from bronze"
+            if table.layer in ("silver", "gold")
+            else "restore it from a backup"
+        )
+        raise GmvError(f"The table can't be read: {first} Then {what}.") from error

@@ -1,0 +1,1 @@
+"""A run: the notebooks in order under one lock, on one Spark server, with one record."""

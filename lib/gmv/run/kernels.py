@@ -1,0 +1,82 @@
+"""Notebooks executed by papermill, in kernels that inherit the lake's lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import papermill
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from gmv import errors
+from gmv.errors import GmvError
+from gmv.lake.lock import Lock
+from gmv.settings import PROJECT, settings
+
+NOTEBOOKS = PROJECT / "notebooks"
+_BY_NAME = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GmvError)
+}
+
+
+def kernel_manager(lock: Lock | None, environment: Mapping[str, str]) -> type[AsyncKernelManager]:
+    """A kernel manager whose kernels hold the lock and see the environment; sockets are files, not ports."""
+
+    class HoldingKernelManager(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**{**options, "transport": "ipc"})
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            holding = {"pass_fds": (lock.fd,)} if lock else {}
+            options["env"] = {**os.environ, **(lock.environment() if lock else {}), **environment}
+            await super().start_kernel(**{**options, **holding})
+
+    return HoldingKernelManager
+
+
+def execute(
+    name: str, output: Path, parameters: Mapping[str, str], managers: type[AsyncKernelManager]
+) -> None:
+    """Run a notebook and save it with its outputs, also when it fails.
+
+    Args:
+        name: such as `02_silver`.
+        output: the executed notebook.
+        parameters: those of the notebook; empty texts mean their defaults.
+        managers: what starts its kernel, from `kernel_manager`.
+
+    Raises:
+        GmvError: what the notebook raised, or that its kernel died or did not answer in time.
+    """
+    try:
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{name}.ipynb",
+            output,
+            parameters=dict(parameters),
+            cwd=str(output.parent),
+            kernel_name="python3",
+            progress_bar=False,
+            start_timeout=settings().kernel_start_seconds,
+            execution_timeout=settings().cell_seconds,
+            kernel_manager_class=managers,
+        )
+    except PapermillExecutionError as error:
+        if error.ename in _BY_NAME:
+            raise _BY_NAME[error.ename](error.evalue) from error
+        raise GmvError(
+            f"{name} failed: {error.ename}: {error.evalue.splitlines()[0][:300]} (see {output})."
+        ) from error
+    except CellTimeoutError as error:
+        raise GmvError(
+            f"{name}: a cell took longer than {settings().cell_seconds} seconds (GMV_CELL_SECONDS); see {output}."
+        ) from error
+    except DeadKernelError as error:
+        raise GmvError(
+            f"{name}: its kernel died, perhaps for want of memory. What was committed stays; run again to go on."
+        ) from error
+    except RuntimeError as error:
+        raise GmvError(f"{name}: its kernel did not start: {error}") from error

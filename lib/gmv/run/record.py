@@ -1,0 +1,112 @@
+"""What a run leaves behind: run.json in its folder, and its start and end in `monitoring/runs`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from gmv.lake import records
+from gmv.lake.reader import Reader
+from gmv.notebook import code_version
+from gmv.publication import Window
+from gmv.tables import RUNS, TABLES
+
+
+@dataclass
+class Record:
+    """One run, from its start to its end.
+
+    Attributes:
+        outcome: succeeded, nothing_new, failed, refused or interrupted; empty while it runs.
+        steps: what each notebook noted, by its name, with `seconds`.
+    """
+
+    run: str
+    kind: str
+    lake: Path
+    folder: Path
+    window: Window
+    today: dt.date
+    parameters: dict[str, str]
+    outcome: str = ""
+    message: str = ""
+    started_at: dt.datetime = field(default_factory=records.now)
+    ended_at: dt.datetime | None = None
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    code_version: str = field(default_factory=code_version)
+
+    def start(self) -> None:
+        """Note the start, in the lake and in the run's folder."""
+        self._append("started", self.started_at)
+        self.write()
+
+    def end(self, outcome: str, message: str = "") -> None:
+        """Note the end, in the lake and in the run's folder."""
+        self.outcome, self.message, self.ended_at = outcome, message, records.now()
+        self._append("ended", self.ended_at)
+        self.write()
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Measure a step, and take in what its notebook noted about itself."""
+        began = monotonic()
+        try:
+            yield
+        finally:
+            facts = self.folder / f"{step}.json"
+            noted = json.loads(facts.read_text()) if facts.exists() else {}
+            facts.unlink(missing_ok=True)
+            self.steps[step] = {"seconds": round(monotonic() - began, 1), **noted}
+            self.write()
+
+    def write(self) -> None:
+        """Write run.json; a reader sees the old or the new one, never a part."""
+        if not self.folder.is_dir():
+            return
+        reader = Reader(self.lake)
+        told = {
+            "run": self.run,
+            "kind": self.kind,
+            "outcome": self.outcome,
+            "message": self.message,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "parameters": self.parameters,
+            "window": {"start_date": self.window.start_date, "end_date": self.window.end_date},
+            "today": self.today,
+            "code_version": self.code_version,
+            "steps": self.steps,
+            "table_versions": {table.path: reader.version(table) for table in TABLES},
+        }
+        unfinished = self.folder / "run.json.part"
+        unfinished.write_text(json.dumps(told, indent=2, default=str) + "\n")
+        unfinished.replace(self.folder / "run.json")
+
+    def _append(self, event: str, at: dt.datetime) -> None:
+        records.append(
+            self.lake,
+            RUNS,
+            [
+                {
+                    "run": self.run,
+                    "event": event,
+                    "kind": self.kind,
+                    "at": at,
+                    "start_date": self.window.start_date,
+                    "end_date": self.window.end_date,
+                    "as_of_date": self.today,
+                    "code_version": self.code_version,
+                    "outcome": self.outcome or None,
+                    "message": self.message or None,
+                    "details": json.dumps(
+                        {"seconds": {name: step["seconds"] for name, step in self.steps.items()}}
+                    ),
+                }
+            ],
+        )

@@ -1,0 +1,192 @@
+"""`gmv run`: decide whether there is anything to do, run the four notebooks, record what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gmv import bronze, notebook, progress, publication
+from gmv.errors import GmvError, PublicationRefused
+from gmv.lake import lock
+from gmv.lake.reader import Reader
+from gmv.publication import Window
+from gmv.run.record import Record
+from gmv.settings import settings
+
+BIG_BYTES = 50_000_000
+"""From so many bytes of new files on, the Spark server compiles fully: slower to start, faster to work."""
+
+NO_WINDOW = Window()
+
+Show = Callable[[str], AbstractContextManager[None]]
+"""Shows that a step is at work while its context is open."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. Folders are absolute."""
+
+    lake: Path
+    landing: Path
+    runs_dir: Path
+    window: Window = NO_WINDOW
+    as_of_date: dt.date | None = None
+    reread: bool = False
+
+
+def run(request: Request, show: Show) -> Record:
+    """Take in what has arrived, publish the days of the window, and make the report.
+
+    Returns:
+        The run's record; its outcome is `succeeded` or `nothing_new`.
+
+    Raises:
+        LakeLocked, PublicationRefused, GmvError: after the record has noted it.
+    """
+    run_id = notebook.new_run_id()
+    if not request.landing.is_dir():
+        raise GmvError(
+            f"The landing folder {request.landing} does not exist. Make it, or name another by --landing."
+        )
+    with _held(request.lake, f"run {run_id}") as held, _stopping_on_terminate():
+        notebook.finish_killed_run(request.lake)
+        record = Record(
+            run_id,
+            "run",
+            request.lake,
+            request.runs_dir / run_id,
+            request.window,
+            request.as_of_date or settings().today(),
+            _parameters(request),
+        )
+        files = bronze.unread(Reader(request.lake), request.landing, request.reread)
+        if not files and not _has_work(record):
+            record.start()
+            record.end("nothing_new")
+            return record
+        record.folder.mkdir(parents=True)
+        record.start()
+        try:
+            _execute(request, record, held, show, is_small=sum(file.size for file in files) < BIG_BYTES)
+        except KeyboardInterrupt:
+            record.end(
+                "interrupted", "The run was interrupted; what was committed stays, and the next run goes on."
+            )
+            raise
+        except GmvError as error:
+            record.end("refused" if isinstance(error, PublicationRefused) else "failed", str(error))
+            raise
+        except BaseException as error:
+            record.end("failed", f"{type(error).__name__}: {error}")
+            raise
+        record.end("succeeded")
+        return record
+
+
+def make_report(request: Request, show: Show) -> Path:
+    """Run 04_report alone, for any window, without the lake's lock.
+
+    Returns:
+        The report's path.
+    """
+    from gmv.report import page
+    from gmv.run import kernels
+
+    run_id = notebook.new_run_id()
+    folder = request.runs_dir / f"report-{run_id}"
+    folder.mkdir(parents=True)
+    parameters = {**_parameters(request), "run_id": ""}
+    with show("04_report"):
+        kernels.execute("04_report", folder / "04_report.ipynb", parameters, kernels.kernel_manager(None, {}))
+        page.render(folder / "04_report.ipynb", folder / "report.html")
+    return folder / "report.html"
+
+
+def last_report(runs_dir: Path) -> Path | None:
+    """The newest run's report."""
+    return max(runs_dir.glob("*/report.html"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
+    from gmv.report import page
+    from gmv.run import kernels
+
+    parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
+    facts = {notebook.FACTS_FOLDER: str(record.folder)}
+    with _spark_for(held, record.folder / "spark.log", is_small) as server:
+        managers = kernels.kernel_manager(held, {**facts, **server})
+        for name in ("01_bronze", "02_silver", "03_gold"):
+            with show(name), record.timed(name):
+                kernels.execute(name, record.folder / f"{name}.ipynb", parameters, managers)
+    try:
+        with show("04_report"), record.timed("04_report"):
+            output = record.folder / "04_report.ipynb"
+            kernels.execute("04_report", output, parameters, kernels.kernel_manager(None, facts))
+            page.render(output, record.folder / "report.html")
+    except GmvError as error:
+        raise GmvError(
+            f"The numbers are published, the report is not: {error} Make it with: gmv report --lake {request.lake}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _spark_for(held: lock.Lock, log: Path, is_small: bool) -> Iterator[dict[str, str]]:
+    """The environment that leads to this run's Spark server; none to start where SPARK_REMOTE names one."""
+    import os
+
+    from gmv.lake import spark
+
+    if "SPARK_REMOTE" in os.environ:
+        yield {}
+    else:
+        with spark.SparkServer(held, log, is_small) as server:
+            yield server.environment()
+
+
+def _has_work(record: Record) -> bool:
+    reader = Reader(record.lake)
+    if record.window.start_date or any(progress.unfinished(reader, step).runs for step in progress.STEPS):
+        return True
+    return bool(publication.plan(reader, record.window, record.today, settings().closed_until).publish)
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    def text(date: dt.date | None) -> str:
+        return date.isoformat() if date else ""
+
+    return {
+        "start_date": text(request.window.start_date),
+        "end_date": text(request.window.end_date),
+        "as_of_date": text(request.as_of_date),
+        "lake": str(request.lake),
+        "landing": str(request.landing),
+        "runs_dir": str(request.runs_dir),
+    }
+
+
+@contextlib.contextmanager
+def _held(lake: Path, holder: str) -> Iterator[lock.Lock]:
+    held = lock.acquire(lake, holder)
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+@contextlib.contextmanager
+def _stopping_on_terminate() -> Iterator[None]:
+    """A polite kill (SIGTERM) ends a run as Ctrl-C does: recorded, and with no process left behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

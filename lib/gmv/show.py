@@ -1,0 +1,109 @@
+"""`gmv show`: a table's rows, exact and sorted, without Spark."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from gmv.errors import UsageError
+from gmv.lake.reader import Reader
+from gmv.tables import DAILY_GMV, TABLES, Table
+
+
+def table_named(name: str) -> Table:
+    """The table of `daily_gmv`, `gold.daily_gmv` or `gold/daily_gmv`; `purchase` is silver's.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    wanted = name.replace(".", "/")
+    found = [table for table in TABLES if wanted in (table.path, table.name)]
+    if not found:
+        raise UsageError(
+            f"There is no table {name!r}; there are {', '.join(table.path for table in TABLES)}."
+        )
+    return max(found, key=lambda table: table.layer)
+
+
+def rows(
+    reader: Reader,
+    table: Table,
+    start_date: dt.date | None = None,
+    end_date: dt.date | None = None,
+    known_on: dt.date | None = None,
+    recorded_by: dt.datetime | None = None,
+) -> list[dict[str, Any]]:
+    """The table's rows, sorted by its columns.
+
+    Args:
+        start_date, end_date: of transaction_date, inclusive, for tables that have it.
+        known_on: daily_gmv as the sources knew it at the end of this day (rule 6).
+        recorded_by: daily_gmv as this lake had published it at this moment, UTC. With `known_on`: as the
+            sources knew it then, as far as the ledger held it at that moment.
+
+    Raises:
+        UsageError: for a point in time of another table than daily_gmv.
+    """
+    if (known_on or recorded_by) and table != DAILY_GMV:
+        raise UsageError("--known-on and --recorded-by tell about daily_gmv only.")
+    if known_on:
+        source = """
+            select transaction_date, subsidiary, cast(sum(amount) as decimal(38, 2)) as gmv from gold.gmv_ledger
+            where known_on <= $known_on and recorded_at <= coalesce($recorded_by, timestamp '9999-12-31')
+            group by all having sum(purchases) > 0"""
+        parameters: dict[str, object] = {"known_on": known_on, "recorded_by": recorded_by}
+    elif recorded_by:
+        source = """
+            select transaction_date, subsidiary, gmv from (
+                select * from gold.daily_gmv_history where published_at <= $recorded_by
+                qualify row_number() over (
+                    partition by transaction_date, subsidiary order by ledger_seq desc, published_at desc) = 1
+            ) where gmv is not null"""
+        parameters = {"recorded_by": recorded_by}
+    else:
+        source, parameters = f'select * from {table.layer}."{table.name}"', {}
+    dated = ""
+    if "transaction_date" in table.column_names:
+        dated = "where (transaction_date >= $start_date or $start_date is null)" + (
+            " and (transaction_date <= $end_date or $end_date is null)"
+        )
+        if table.layer == "bronze":  # a text there
+            dated = dated.replace("transaction_date ", "try_cast(transaction_date as date) ")
+        parameters |= {"start_date": start_date, "end_date": end_date}
+    return reader.rows(f"select * from ({source}) {dated} order by all", **parameters)
+
+
+def as_csv(columns: Sequence[str], of_rows: Sequence[dict[str, Any]]) -> str:
+    """Header and rows; amounts with all their decimals, empty for null."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_plain(row[column]) for column in columns] for row in of_rows)
+    return text.getvalue()
+
+
+def as_json(of_rows: Sequence[dict[str, Any]]) -> str:
+    """A list of objects; amounts as texts, since JSON's numbers are floats to most readers."""
+    return json.dumps(of_rows, default=_plain, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_text(value: Any) -> str:
+    """A value for people: amounts with separators of thousands."""
+    return f"{value:,f}" if isinstance(value, Decimal) else str(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, dt.date | dt.datetime):
+        return value.isoformat(" ") if isinstance(value, dt.datetime) else value.isoformat()
+    if isinstance(value, list | tuple):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return value
