@@ -1,0 +1,47 @@
+"""One Spark server for the whole suite; every test has a lake of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gmv.lake import spark as spark_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A local Spark server that the tests and the notebooks they execute share."""
+    with spark_server.SparkServer(None, tmp_path_factory.mktemp("spark") / "spark.log") as running:
+        running.wait()
+        os.environ.update(running.environment())
+        yield running
+        for name in running.environment():
+            os.environ.pop(name)
+
+
+@pytest.fixture(scope="session")
+def spark(server):
+    """A session on the suite's server."""
+    session = spark_server.connect()
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def lake(tmp_path, spark):
+    """An empty lake with its landing folder, driven by the notebooks' own code."""
+    from pipeline import TestLake
+
+    return TestLake(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch, tmp_path: Path):
+    """A test sees no GMV_… variable of the machine that it runs on."""
+    for name in [name for name in os.environ if name.startswith("GMV_")]:
+        monkeypatch.delenv(name)
+    from gmv.settings import settings
+
+    settings.cache_clear()

@@ -1,0 +1,66 @@
+"""The pipeline on real Delta tables, by the notebooks' own code."""
+
+from __future__ import annotations
+
+import shutil
+
+from gmv.settings import PROJECT
+
+SAMPLE = PROJECT / "data_lake" / "landing"
+EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text().splitlines()[1:]
+
+
+def test_sample_gives_its_expected_result(lake):
+    shutil.copytree(SAMPLE, lake.landing, dirs_exist_ok=True)
+    lake.run()
+    assert lake.published() == [line.replace(",", " ") for line in EXPECTED]
+
+
+def test_running_twice_changes_nothing(lake):
+    shutil.copytree(SAMPLE, lake.landing, dirs_exist_ok=True)
+    lake.run()
+    before = lake.reader.rows("select * from gold.gmv_ledger"), lake.reader.rows("select * from gold.daily_gmv_history")
+    again = lake.run()
+    assert again["posted"]["postings"] == 0
+    assert again["changes"] == []
+    assert before == (
+        lake.reader.rows("select * from gold.gmv_ledger"),
+        lake.reader.rows("select * from gold.daily_gmv_history"),
+    )
+
+
+def test_worked_example_of_the_ledger(lake):
+    """Paid at 100.00, then nac at 80.00, then paid again on another day, then a late withdrawal between."""
+    header = "transaction_datetime,transaction_date,purchase_id,buyer_id,prod_item_id,order_date,release_date,producer_id"
+    item = "transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value"
+    info = "transaction_datetime,transaction_date,purchase_id,subsidiary"
+    lake.put("purchase-10.csv", f"{header}\n2023-03-10 09:00:00,2023-03-10,1,5,6,2023-03-09,2023-03-10,7")
+    lake.put("product_item-10.csv", f"{item}\n2023-03-10 09:00:00,2023-03-10,1,6,1,100.00")
+    lake.run(as_of_date="2023-03-11")
+    assert lake.published() == ["2023-03-10 unknown 100.00"]
+
+    lake.put("product_item-12.csv", f"{item}\n2023-03-12 09:00:00,2023-03-12,1,6,1,80.00")
+    lake.put("purchase_extra_info-12.csv", f"{info}\n2023-03-12 10:00:00,2023-03-12,1,nac")
+    lake.run(as_of_date="2023-03-13")
+    assert lake.published() == ["2023-03-10 nac 80.00"]
+
+    lake.put("purchase-25.csv", f"{header}\n2023-03-25 09:00:00,2023-03-25,1,5,6,2023-03-09,2023-03-25,7")
+    lake.run(as_of_date="2023-03-26")
+    assert lake.published() == ["2023-03-25 nac 80.00"]
+
+    lake.put("purchase-20-late.csv", f"{header}\n2023-03-20 09:00:00,2023-03-20,1,5,6,2023-03-09,,7")
+    last = lake.run(as_of_date="2023-04-02")
+    assert lake.published() == ["2023-03-25 nac 80.00"]
+    assert last["changes"] == []
+    assert lake.postings() == [
+        "1 1 2023-03-10 unknown +100.00/+1 2023-03-10 paid",
+        "2 1 2023-03-10 unknown -100.00/-1 2023-03-12 subsidiary_known",
+        "2 1 2023-03-10 nac -20.00/+0 2023-03-12 repriced",
+        "2 1 2023-03-10 nac +100.00/+1 2023-03-12 subsidiary_known",
+        "3 1 2023-03-10 nac -80.00/-1 2023-03-25 moved_day",
+        "3 1 2023-03-25 nac +80.00/+1 2023-03-25 moved_day",
+        "4 1 2023-03-10 nac -80.00/-1 2023-03-20 withdrawn",
+        "4 1 2023-03-25 nac -80.00/-1 2023-03-25 moved_day",
+        "4 1 2023-03-10 nac +80.00/+1 2023-03-25 moved_day",
+        "4 1 2023-03-25 nac +80.00/+1 2023-03-25 paid",
+    ]
