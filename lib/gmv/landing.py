@@ -32,6 +32,7 @@ import re
 import stat
 import string
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -420,8 +421,8 @@ def _header(lines: _Lines, table: EventTable) -> _Header:
                         lines.path, f"columns are separated by {delimiter!r}, not by a comma {found}"
                     )
             raise Refused(lines.path, f"column {column!r} is missing {found}")
-    for at, name in enumerate(known):
-        if name in known[:at]:
+    for name, times in Counter(known).items():
+        if times > 1:
             raise Refused(lines.path, f"column {name!r} is there more than once {found}")
     positions = [known.index(column) for column in table.column_names]
     return _Header(names, positions, [at for at in range(len(names)) if at not in positions])
