@@ -313,14 +313,19 @@ def runs(reader: Reader, newest: int = 10) -> pd.DataFrame:
 
 
 def run_durations(reader: Reader, newest: int = 10) -> pd.DataFrame:
-    """How long the newest runs took, newest first.
+    """How long the newest runs took, and each of their steps, newest first.
 
     Returns:
-        run, kind, started_at, seconds (empty: not ended), outcome (`not ended` until then).
+        run, kind, started_at (UTC), outcome (`not ended` until it has), seconds (empty until then), and a
+        column of seconds for each step that the run records name.
     """
     frame = runs(reader, newest)
     frame["outcome"] = frame["outcome"].where(frame["ended_at"].notna(), "not ended")
-    return frame[["run", "kind", "started_at", "seconds", "outcome"]]
+    steps = [json.loads(details or "{}").get("seconds", {}) for details in frame["details"]]
+    by_step = pd.DataFrame(
+        steps, index=frame.index, columns=sorted({name for step in steps for name in step})
+    )
+    return frame[["run", "kind", "started_at", "outcome", "seconds"]].join(by_step)
 
 
 def about(
@@ -328,26 +333,32 @@ def about(
 ) -> pd.DataFrame:
     """What a reader must know to make the same page again.
 
-    Code version and step durations (`durations` in the run record's details, seconds by step) come from
-    monitoring.runs, where the run is on record.
+    Args:
+        reader: the lake.
+        run: the run that the page is about; what monitoring.runs has on it goes before `today`.
+        start_date: the page's first day.
+        end_date: the page's last day.
+        today: used where the run is not on record.
 
     Returns:
         fact, value: both text.
     """
-    facts = {
-        "Run": run,
-        "First day of the window": str(start_date or "none given: all days"),
-        "Last day of the window": str(end_date or "none given: all days"),
-        "Today, for this run": str(today),
-        "Code version": "not recorded",
-    }
-    for record in reader.rows(
-        'select code_version, details from monitoring.runs where run = $run order by "at"', run=run
-    ):
-        facts["Code version"] = record["code_version"] or facts["Code version"]
-        for step, seconds in json.loads(record["details"] or "{}").get("durations", {}).items():
-            facts[f"Duration of {step}"] = f"{seconds:,.1f} s"
-    return pd.DataFrame(list(facts.items()), columns=["fact", "value"])
+    recorded = reader.rows(
+        """
+        select max(as_of_date) as today, arg_max(code_version, "at") as code_version
+        from monitoring.runs
+        where run = $run
+        """,
+        run=run,
+    )[0]
+    facts = [
+        ("Run", run),
+        ("First day of this page", str(start_date or "the first that was published")),
+        ("Last day of this page", str(end_date or "the newest that was published")),
+        ("Today, for the run", str(recorded["today"] or today)),
+        ("Code version", recorded["code_version"] or "not recorded"),
+    ]
+    return pd.DataFrame(facts, columns=["fact", "value"])
 
 
 def table_versions(reader: Reader) -> pd.DataFrame:

@@ -281,7 +281,8 @@ def _unit(largest: Decimal) -> tuple[int, str]:
 def _thousands(axes: Axes, whole: bool = False) -> None:
     """Ticks from 0 to a round number above the highest bar, with thousands separators."""
     locator = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=2)
-    ticks = locator.tick_values(0, (axes.dataLim.y1 * 1.05) if axes.has_data() else 1)
+    highest = axes.dataLim.y1 if axes.has_data() else 0.0
+    ticks = locator.tick_values(0, highest * 1.05 or 1.0)
     axes.set_yticks(ticks, [f"{tick:,.10g}" for tick in ticks])
     axes.set_ylim(0, ticks[-1])
 

@@ -97,7 +97,9 @@ def _label(name: str) -> str:
 
 
 def _holds_numbers(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column) or any(isinstance(value, Decimal) for value in column)
+    return pd.api.types.is_numeric_dtype(column) or all(
+        value is None or isinstance(value, Decimal) for value in column
+    )
 
 
 def _value_in_words(value: Any, signed: bool) -> str:
@@ -109,4 +111,6 @@ def _value_in_words(value: Any, signed: bool) -> str:
         return f"{value:%Y-%m-%d}" if value.time() == dt.time() else f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float):  # a duration; amounts are Decimals
+        return f"{value:,.1f}"
     return str(value)

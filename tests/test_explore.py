@@ -1,0 +1,166 @@
+"""The guided look: one line for each question, on the sample."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+import small_lake
+from gmv import explore, tables
+from gmv.errors import UsageError
+from gmv.lake.reader import Reader
+from gmv.settings import PROJECT
+from small_lake import day, rows_of
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lake = tmp_path_factory.mktemp("sample")
+    small_lake.write_sample(lake)
+    return lake
+
+
+@pytest.fixture
+def sample(lake: Path) -> Reader:
+    return Reader(lake)
+
+
+def tuples(frame: pd.DataFrame, *columns: str) -> list[tuple]:
+    """Rows as plain values, times as text, empty ones as None."""
+    plain = frame[list(columns)] if columns else frame
+    return [
+        tuple(
+            None if pd.isna(value) else str(value) if isinstance(value, pd.Timestamp) else value
+            for value in row
+        )
+        for row in plain.itertuples(index=False)
+    ]
+
+
+def test_current_numbers_are_the_published_ones(sample: Reader) -> None:
+    assert explore.daily_gmv(sample)["gmv"].tolist() == [
+        Decimal("554.50"),
+        Decimal("778.55"),
+        Decimal("505.50"),
+    ]
+    assert len(explore.daily_gmv(sample, "2023-02-18", "2023-02-18")) == 1
+
+
+def test_a_day_lists_each_purchase_that_counts_there(sample: Reader) -> None:
+    assert tuples(explore.day(sample, "2023-02-18")) == [
+        ("78", "nacional", Decimal("500.90"), 10, Decimal("50.09")),
+        ("202", "nacional", Decimal("277.65"), 5, Decimal("55.53")),
+    ]
+    assert explore.day(sample, day("2023-02-19")).empty
+
+
+def test_a_day_that_is_no_date_is_named(sample: Reader) -> None:
+    with pytest.raises(UsageError, match="'18 February' is not a date: write it as YYYY-MM-DD"):
+        explore.day(sample, "18 February")
+
+
+def test_a_purchase_can_be_followed_through_the_layers(sample: Reader) -> None:
+    assert tuples(
+        explore.arrived(sample, "56"), "table", "line", "transaction_datetime", "release_date", "subsidiary"
+    ) == [
+        ("product_item", 2, "2023-02-03 00:00:00", None, None),
+        ("purchase", 2, "2023-02-03 00:00:00", "", None),
+        ("purchase_extra_info", 2, "2023-02-03 01:00:00", None, "internacional"),
+        ("purchase", 5, "2023-02-08 00:00:00", "2023-02-08", None),
+    ]
+    assert tuples(explore.versions(sample, "56"), "table", "transaction_datetime", "purchase_value") == [
+        ("product_item", "2023-02-03 00:00:00", Decimal("55.45")),
+        ("purchase", "2023-02-03 00:00:00", None),
+        ("purchase_extra_info", "2023-02-03 01:00:00", None),
+        ("purchase", "2023-02-08 00:00:00", None),
+    ]
+    assert tuples(explore.latest(sample, "56"), "table", "transaction_datetime") == [
+        ("product_item", "2023-02-03 00:00:00"),
+        ("purchase", "2023-02-08 00:00:00"),
+        ("purchase_extra_info", "2023-02-03 01:00:00"),
+    ]
+    assert tuples(explore.postings(sample, "56"), "known_on", "amount", "purchases", "reason") == [
+        ("2023-02-08 00:00:00", Decimal("554.50"), 1, "paid")
+    ]
+    assert tuples(explore.counts_on(sample, "56")) == [
+        ("2023-02-08 00:00:00", "internacional", Decimal("554.50"))
+    ]
+
+
+def test_an_unpaid_purchase_arrived_but_counts_nowhere(sample: Reader) -> None:
+    assert len(explore.arrived(sample, "70")) == 3
+    assert explore.postings(sample, "70").empty
+    assert explore.counts_on(sample, "70").empty
+
+
+def test_a_purchase_is_found_in_bronze_with_spaces_around_its_id(tmp_path: Path) -> None:
+    records = rows_of("purchase_id line", ("\u00a0 56 ", 2), ("056", 3))
+    small_lake.write(tmp_path, tables.PURCHASE.bronze, records)
+    assert explore.arrived(Reader(tmp_path), "56")["line"].tolist() == [2]
+
+
+def test_gmv_as_known_on_a_day_leaves_out_later_events(sample: Reader) -> None:
+    assert tuples(explore.known_on(sample, "2023-02-20")) == [
+        (
+            *("2023-02-08 00:00:00", "internacional"),
+            *(Decimal("554.50"), Decimal("554.50"), Decimal("0.00")),
+        ),
+        ("2023-02-18 00:00:00", "nacional", Decimal("778.55"), Decimal("778.55"), Decimal("0.00")),
+        ("2023-02-23 00:00:00", "internacional", None, Decimal("505.50"), Decimal("505.50")),
+    ]
+    assert explore.known_on(sample, "2023-02-07")["gmv_then"].isna().all()
+
+
+def test_a_withdrawn_payment_was_known_then_and_is_gone_now(tmp_path: Path) -> None:
+    ten = day("2023-03-10")
+    small_lake.write(
+        tmp_path,
+        tables.GMV_LEDGER,
+        rows_of(
+            "purchase_id transaction_date subsidiary amount purchases known_on reason",
+            ("1", ten, "nac", Decimal("80.00"), 1, ten, "paid"),
+            ("1", ten, "nac", Decimal("-80.00"), -1, day("2023-03-20"), "withdrawn"),
+        ),
+    )
+    reader = Reader(tmp_path)
+    assert tuples(explore.known_on(reader, "2023-03-19"), "gmv_then", "gmv_now", "difference") == [
+        (Decimal("80.00"), None, Decimal("-80.00"))
+    ]
+    assert explore.known_on(reader, "2023-03-20").empty
+
+
+def test_nothing_changed_in_the_sample(sample: Reader) -> None:
+    assert explore.what_changed(sample).empty
+
+
+def test_an_empty_lake_gives_empty_frames(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    by_purchase = [explore.arrived, explore.versions, explore.latest, explore.postings, explore.counts_on]
+    frames = [
+        explore.daily_gmv(reader),
+        explore.day(reader, "2023-02-18"),
+        explore.known_on(reader, "2023-02-18"),
+        explore.what_changed(reader),
+        *(question(reader, "56") for question in by_purchase),
+    ]
+    assert [len(frame) for frame in frames] == [0] * len(frames)
+
+
+def test_the_notebook_runs_on_the_sample_and_writes_nothing(lake: Path, tmp_path: Path) -> None:
+    before = sorted(lake.rglob("*"))
+    output = tmp_path / "explore.ipynb"
+    papermill.execute_notebook(
+        PROJECT / "notebooks" / "explore.ipynb",
+        output,
+        parameters={"lake": str(lake), "runs_dir": str(tmp_path)},
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    outputs = [cell.outputs for cell in nbformat.read(output, as_version=4).cells if cell.get("outputs")]
+    assert len(outputs) == 10
+    assert "505.50" in outputs[0][0].data["text/plain"]
+    assert sorted(lake.rglob("*")) == before

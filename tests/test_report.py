@@ -1,0 +1,581 @@
+"""The report: its numbers, its figures, and the page that stakeholders open."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import re
+from decimal import Decimal
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+import small_lake
+from gmv import tables
+from gmv.errors import GmvError
+from gmv.lake.reader import Reader
+from gmv.report import data, figures, page, show
+from gmv.settings import PROJECT
+from matplotlib.figure import Figure
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from small_lake import at, day, rows_of
+
+HOSTILE = "<script>alert('$x^$')</script>"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lake = tmp_path_factory.mktemp("sample")
+    small_lake.write_sample(lake)
+    return lake
+
+
+@pytest.fixture
+def march(tmp_path: Path) -> Path:
+    """Paid at 100.00 without subsidiary; then `nac` at 80.00; then moved to the 25th."""
+    ten, twelve, twenty_five = day("2023-03-10"), day("2023-03-12"), day("2023-03-25")
+    columns = "transaction_date subsidiary amount purchases known_on reason ledger_seq"
+    postings = rows_of(
+        columns,
+        (ten, "unknown", Decimal("100.00"), 1, ten, "paid", 1),
+        (ten, "unknown", Decimal("-100.00"), -1, twelve, "subsidiary_known", 2),
+        (ten, "nac", Decimal("100.00"), 1, twelve, "subsidiary_known", 2),
+        (ten, "nac", Decimal("-20.00"), 0, twelve, "repriced", 2),
+        (ten, "nac", Decimal("-80.00"), -1, twenty_five, "moved_day", 3),
+        (twenty_five, "nac", Decimal("80.00"), 1, twenty_five, "moved_day", 3),
+    )
+    small_lake.write(
+        tmp_path, tables.GMV_LEDGER, [{"purchase_id": "1", "cause": "event", **row} for row in postings]
+    )
+    history = rows_of(
+        "transaction_date subsidiary previous_gmv gmv ledger_seq run published_at",
+        (ten, "unknown", None, Decimal("100.00"), 1, "r11", at("2023-03-11T06:00")),
+        (ten, "unknown", Decimal("100.00"), None, 2, "r13", at("2023-03-13T06:00")),
+        (ten, "nac", None, Decimal("80.00"), 2, "r13", at("2023-03-13T06:00")),
+        (ten, "nac", Decimal("80.00"), None, 3, "r26", at("2023-03-26T06:00")),
+        (twenty_five, "nac", None, Decimal("80.00"), 3, "r26", at("2023-03-26T06:00")),
+    )
+    small_lake.write(tmp_path, tables.DAILY_GMV_HISTORY, history)
+    return tmp_path
+
+
+def tuples(frame: pd.DataFrame, *columns: str) -> list[tuple]:
+    """Rows as plain values, days as text, empty ones as None."""
+    plain = frame[list(columns)] if columns else frame
+    return [
+        tuple(
+            None if pd.isna(value) else f"{value:%Y-%m-%d}" if isinstance(value, pd.Timestamp) else value
+            for value in row
+        )
+        for row in plain.itertuples(index=False)
+    ]
+
+
+def daily(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    """A frame of daily GMV from day, subsidiary and amount as text."""
+    frame = pd.DataFrame(rows, columns=["transaction_date", "subsidiary", "gmv"])
+    frame["transaction_date"] = pd.to_datetime(frame["transaction_date"])
+    frame["gmv"] = [Decimal(amount) for amount in frame["gmv"]]
+    return frame
+
+
+# --- Numbers ---------------------------------------------------------------------------------------
+
+
+def test_daily_gmv_of_the_sample_is_exact(sample: Path) -> None:
+    assert tuples(data.daily_gmv(Reader(sample))) == [
+        ("2023-02-08", "internacional", Decimal("554.50")),
+        ("2023-02-18", "nacional", Decimal("778.55")),
+        ("2023-02-23", "internacional", Decimal("505.50")),
+    ]
+
+
+def test_a_window_includes_its_first_and_last_day_and_nothing_else(sample: Path) -> None:
+    reader = Reader(sample)
+    assert len(data.daily_gmv(reader, day("2023-02-08"), day("2023-02-18"))) == 2
+    assert len(data.daily_gmv(reader, day("2023-02-09"), day("2023-02-17"))) == 0
+
+
+def test_a_run_reports_only_what_it_changed(march: Path) -> None:
+    assert tuples(data.published_changes(Reader(march), "r13")) == [
+        ("2023-03-10", "nac", None, Decimal("80.00"), Decimal("80.00")),
+        ("2023-03-10", "unknown", Decimal("100.00"), None, Decimal("-100.00")),
+    ]
+    assert data.published_changes(Reader(march), "r12").empty
+
+
+def test_restatements_are_split_by_reason_largest_first(march: Path) -> None:
+    columns = ("transaction_date", "subsidiary", "previous_gmv", "gmv", "difference", "why", "of_which")
+    assert tuples(data.restatements(Reader(march), "r13"), *columns) == [
+        (
+            *("2023-03-10", "unknown", Decimal("100.00"), None, Decimal("-100.00")),
+            *("Subsidiary became known: another one", Decimal("-100.00")),
+        ),
+        (
+            *("2023-03-10", "nac", None, Decimal("80.00"), Decimal("80.00")),
+            *("Subsidiary became known: this one", Decimal("100.00")),
+        ),
+        (
+            *("2023-03-10", "nac", None, Decimal("80.00"), Decimal("80.00")),
+            *("Price or quantity lowered", Decimal("-20.00")),
+        ),
+    ]
+
+
+def test_a_first_publication_restates_nothing(march: Path) -> None:
+    reader = Reader(march)
+    assert data.restatements(reader, "r11").empty
+    assert tuples(data.restatements(reader, "r26"), "transaction_date", "why") == [
+        ("2023-03-10", "Moved to another day")
+    ]
+
+
+def test_restatements_of_all_runs_keep_to_the_window(march: Path) -> None:
+    reader = Reader(march)
+    assert set(data.restatements(reader)["run"]) == {"r13", "r26"}
+    assert data.restatements(reader, start_date=day("2023-03-11")).empty
+
+
+def test_what_the_ledger_does_not_explain_is_said(march: Path) -> None:
+    repaired = rows_of(
+        "transaction_date subsidiary previous_gmv gmv ledger_seq run published_at",
+        (day("2023-03-25"), "nac", Decimal("81.00"), Decimal("80.00"), 3, "r27", at("2023-03-27T06:00")),
+    )
+    small_lake.write(march, tables.DAILY_GMV_HISTORY, repaired)
+    assert tuples(data.restatements(Reader(march), "r27"), "difference", "why", "of_which", "purchases") == [
+        (
+            *(Decimal("-1.00"), "Not explained by the ledger: the published number had been damaged"),
+            *(Decimal("-1.00"), 0),
+        )
+    ]
+
+
+def test_a_retraction_is_named_as_the_cause(march: Path) -> None:
+    small_lake.write(
+        march,
+        tables.GMV_LEDGER,
+        rows_of(
+            "purchase_id transaction_date subsidiary amount purchases known_on reason cause ledger_seq",
+            (
+                "1",
+                day("2023-03-25"),
+                "nac",
+                Decimal("-80.00"),
+                -1,
+                day("2023-03-25"),
+                "paid",
+                "retraction",
+                4,
+            ),
+        ),
+    )
+    small_lake.write(
+        march,
+        tables.DAILY_GMV_HISTORY,
+        rows_of(
+            "transaction_date subsidiary previous_gmv gmv ledger_seq run published_at",
+            (day("2023-03-25"), "nac", Decimal("80.00"), None, 4, "r28", at("2023-03-28T06:00")),
+        ),
+    )
+    assert data.restatements(Reader(march), "r28")["why"].tolist() == [
+        "Payment that no longer counts here, because a file was retracted"
+    ]
+
+
+def test_the_newest_count_of_a_partition_is_shown(tmp_path: Path) -> None:
+    columns = "run layer table day records recorded_at"
+    counts = rows_of(
+        columns,
+        ("a", "gold", "daily_gmv", day("2023-02-08"), 1, at("2023-03-01T06:00")),
+        ("b", "gold", "daily_gmv", day("2023-02-08"), 2, at("2023-03-02T06:00")),
+        ("a", "bronze", "purchase", None, 3, at("2023-03-01T06:00")),
+        ("a", "bronze", "purchase", day("2023-02-09"), 4, at("2023-03-01T06:00")),
+    )
+    small_lake.write(tmp_path, tables.PARTITION_STATS, counts)
+    frame = data.partition_rows(Reader(tmp_path))
+    assert tuples(frame) == [
+        ("bronze", "purchase", None, 3),
+        ("bronze", "purchase", "2023-02-09", 4),
+        ("gold", "daily_gmv", "2023-02-08", 2),
+    ]
+    by_day = data.rows_by_day(frame)
+    assert list(by_day.columns) == ["day", "bronze purchase", "gold daily_gmv"]
+    assert tuples(by_day) == [("not readable", 3, None), ("2023-02-08", None, 2), ("2023-02-09", 4, None)]
+    assert tuples(data.newest_days(Reader(tmp_path)), "table", "newest_day") == [
+        ("purchase", "2023-02-09"),
+        ("daily_gmv", "2023-02-08"),
+    ]
+
+
+def test_headline_counts_new_changed_and_removed_numbers(march: Path, sample: Path) -> None:
+    assert data.headline(Reader(sample), "20230301T060000-0001") == (
+        "This run published numbers for 3 day(s): 3 new. Together they change GMV by +1,838.55. "
+        "The newest day with published GMV is Thursday, 23 February 2023."
+    )
+    assert data.headline(Reader(sample), "another") == (
+        "This run changed no published number. "
+        "The newest day with published GMV is Thursday, 23 February 2023."
+    )
+    assert data.headline(Reader(march), "r13") == "No GMV has been published yet."
+
+
+def test_a_report_opened_by_itself_is_about_the_newest_publication(march: Path) -> None:
+    reader = Reader(march)
+    assert data.run_to_report(reader, "r13") == "r13"
+    assert data.run_to_report(reader, "opened-in-jupyter") == "r26"
+
+
+def test_about_tells_window_today_and_code_version(sample: Path) -> None:
+    reader = Reader(sample)
+    about = data.about(reader, "20230301T060000-0001", day("2023-02-01"), None, day("2026-01-01"))
+    assert tuples(about) == [
+        ("Run", "20230301T060000-0001"),
+        ("First day of this page", "2023-02-01"),
+        ("Last day of this page", "the newest that was published"),
+        ("Today, for the run", "2023-03-01"),
+        ("Code version", "0123abc"),
+    ]
+    unknown = data.about(reader, "another", None, None, day("2026-01-01"))
+    assert tuples(unknown)[3:] == [("Today, for the run", "2026-01-01"), ("Code version", "not recorded")]
+
+
+def test_durations_are_told_by_run_and_step(tmp_path: Path) -> None:
+    columns = "run kind event at outcome details"
+    details = '{"seconds": {"01_bronze": 12.34, "02_silver": 5}}'
+    events = rows_of(
+        columns,
+        ("r1", "run", "started", at("2023-03-01T06:00:00"), None, None),
+        ("r1", "run", "ended", at("2023-03-01T06:01:30"), "succeeded", details),
+        ("r2", "run", "started", at("2023-03-02T06:00:00"), None, None),
+    )
+    small_lake.write(tmp_path, tables.RUNS, events)
+    durations = data.run_durations(Reader(tmp_path))
+    assert tuples(durations, "run", "outcome", "seconds", "01_bronze", "02_silver") == [
+        ("r2", "not ended", None, None, None),
+        ("r1", "succeeded", 90, 12.34, 5),
+    ]
+
+
+def test_table_versions_lists_the_tables_that_exist(march: Path) -> None:
+    assert tuples(data.table_versions(Reader(march))) == [
+        ("gold", "gmv_ledger", 0),
+        ("gold", "daily_gmv_history", 0),
+    ]
+
+
+def test_an_empty_lake_gives_empty_answers_not_errors(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    frames = [
+        data.daily_gmv(reader),
+        data.published_changes(reader, "r1"),
+        data.restatements(reader),
+        data.partition_rows(reader),
+        data.rows_by_day(data.partition_rows(reader)),
+        data.newest_days(reader),
+        data.runs(reader),
+        data.table_versions(reader),
+    ]
+    assert [len(frame) for frame in frames] == [0] * len(frames)
+    assert data.headline(reader, "r1") == "No GMV has been published yet."
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Tables and sentences ----------------------------------------------------------------------------
+
+
+def test_amounts_have_separators_two_decimals_and_stand_right() -> None:
+    frame = pd.DataFrame({"gmv": [Decimal("12345678901234567.8"), None], "purchases": [1200, 1]})
+    html = show.table(frame, empty="")._repr_html_()
+    assert '<th scope="col" class="number" style="text-align: right">GMV</th>' in html
+    assert '<td class="number" style="text-align: right">12,345,678,901,234,567.80</td>' in html
+    assert '<td class="number" style="text-align: right">—</td>' in html
+    assert '<td class="number" style="text-align: right">1,200</td>' in html
+
+
+def test_an_amount_that_is_empty_in_every_row_stands_right_too() -> None:
+    frame = pd.DataFrame({"previous_gmv": [None], "subsidiary": ["nacional"]})
+    html = show.table(frame, empty="")._repr_html_()
+    assert '<td class="number" style="text-align: right">—</td><td>nacional</td>' in html
+
+
+def test_differences_show_their_sign_and_amounts_do_not() -> None:
+    frame = pd.DataFrame({"gmv": [Decimal("80")], "difference": [Decimal("80")]})
+    assert repr(show.table(frame, empty="")).split() == ["GMV", "Change", "80.00", "+80.00"]
+
+
+def test_days_and_times_are_told_apart() -> None:
+    frame = pd.DataFrame({"day": [pd.Timestamp("2023-02-08")], "at": [pd.Timestamp("2023-03-01 06:00:42")]})
+    assert repr(show.table(frame, empty="")).split()[-3:] == ["2023-02-08", "2023-03-01", "06:00:42"]
+
+
+def test_a_table_without_rows_is_a_sentence() -> None:
+    assert show.table(daily(), empty="Nothing <yet>.")._repr_html_() == "<p>Nothing &lt;yet&gt;.</p>"
+
+
+def test_a_long_table_says_what_it_leaves_out() -> None:
+    frame = pd.DataFrame({"records": range(2000)})
+    table = show.table(frame, empty="", last=2)
+    assert repr(table).split("\n") == ["Records", "  1,998", "  1,999", "The last 2 of 2,000 rows."]
+    assert "rows." not in repr(show.table(frame, empty="", last=2000))
+
+
+def test_hostile_names_are_text_in_tables() -> None:
+    html = show.table(daily(("2023-02-08", HOSTILE, "1.00")), empty="")._repr_html_()
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(" in html
+
+
+# --- Figures -----------------------------------------------------------------------------------------
+
+
+def bars(figure: Figure) -> list[tuple[str, str, float]]:
+    """Label, day and height of each bar that is not 0."""
+    return [
+        (
+            group.get_label(),
+            f"{pd.Timestamp(bar.get_x() + bar.get_width() / 2, unit='D'):%Y-%m-%d}",
+            bar.get_height(),
+        )
+        for group in figure.axes[0].containers
+        for bar in group
+        if bar.get_height()
+    ]
+
+
+def test_bars_stand_on_their_days_and_gaps_stay_gaps() -> None:
+    picture = figures.daily_gmv(
+        daily(("2023-02-08", "a", "554.50"), ("2023-02-18", "b", "778.55"), ("2023-02-18", "a", "1.00"))
+    )
+    for figure in (picture.wide, picture.narrow):
+        assert bars(figure) == [
+            ("a", "2023-02-08", 554.5),
+            ("a", "2023-02-18", 1.0),
+            ("b", "2023-02-18", 778.55),
+        ]
+        first, last = figure.axes[0].get_xlim()
+        assert 10 < last - first < 13
+
+
+def test_the_axis_covers_the_window_not_only_days_with_gmv() -> None:
+    picture = figures.daily_gmv(daily(("2023-02-08", "a", "1")), dt.date(2023, 2, 1), dt.date(2023, 2, 28))
+    first, last = picture.wide.axes[0].get_xlim()
+    assert 27 < last - first < 30
+
+
+def test_average_needs_seven_days_and_counts_days_without_gmv_as_0() -> None:
+    six_days = figures.daily_gmv(daily(("2023-02-01", "a", "7"), ("2023-02-06", "a", "7")))
+    assert six_days.wide.axes[0].get_lines() == []
+    seven_days = figures.daily_gmv(daily(("2023-02-01", "a", "7"), ("2023-02-07", "a", "7")))
+    (line,) = seven_days.wide.axes[0].get_lines()
+    assert [value for value in line.get_ydata() if not pd.isna(value)] == [2.0]
+
+
+def test_the_average_ends_with_the_newest_day_that_has_gmv() -> None:
+    picture = figures.daily_gmv(
+        daily(("2023-02-01", "a", "7"), ("2023-02-07", "a", "7")), end_date=dt.date(2023, 2, 28)
+    )
+    (line,) = picture.wide.axes[0].get_lines()
+    assert len(line.get_ydata()) == 7
+
+
+def test_many_subsidiaries_are_drawn_together_and_none_is_lost() -> None:
+    frame = daily(*[("2023-02-08", f"branch {number}", f"{number}.00") for number in range(1, 11)])
+    drawn = bars(figures.daily_gmv(frame).wide)
+    assert [label for label, _, _ in drawn] == [
+        *("branch 10", "branch 6", "branch 7", "branch 8", "branch 9"),
+        "5 smaller ones",
+    ]
+    assert sum(height for _, _, height in drawn) == 55
+
+
+@pytest.mark.parametrize("days", [1, 3, 10, 16, 60, 120, 400, 700, 4000])
+def test_dates_and_amounts_never_overlap(days: int) -> None:
+    rows = [(f"{on:%Y-%m-%d}", "a", "1234567.89") for on in pd.date_range("2022-11-20", periods=days)]
+    picture = figures.daily_gmv(daily(*rows))
+    for figure in (picture.wide, picture.narrow):
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels(), axes.texts):
+            boxes = [label.get_window_extent() for label in labels if label.get_text()]
+            assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+        assert len(axes.get_xticklabels()) >= min(days, 2)
+        assert all(re.fullmatch(r"[\d,.]+", label.get_text()) for label in axes.get_yticklabels())
+
+
+@pytest.mark.parametrize(
+    ("amount", "top", "label"),
+    [
+        ("0.00", "1", "GMV per day"),
+        ("0.03", "0.04", "GMV per day"),
+        ("9000000.00", "10,000,000", "GMV per day"),
+        ("12345678901.00", "15,000", "GMV per day, in millions"),
+    ],
+)
+def test_amounts_are_labelled_in_plain_units(amount: str, top: str, label: str) -> None:
+    axes = figures.daily_gmv(daily(("2023-02-08", "a", amount))).wide.axes[0]
+    assert axes.get_ylabel() == label
+    assert axes.get_yticklabels()[-1].get_text() == top
+
+
+def test_hostile_names_are_drawn_as_text() -> None:
+    picture = figures.daily_gmv(daily(("2023-02-08", HOSTILE, "1"), ("2023-02-08", "_x", "1")))
+    picture.wide.draw_without_rendering()  # mathematical text between the dollars would not parse
+    (legend,) = picture.wide.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["<script>alert('$x^$')</script>", "_x"]
+
+
+def test_row_counts_have_a_panel_for_each_layer(sample: Path) -> None:
+    picture = figures.partition_rows(data.partition_rows(Reader(sample)))
+    assert [axes.get_title(loc="left") for axes in picture.wide.axes] == [
+        "Bronze: records as they arrived",
+        "Silver: latest version per purchase",
+        "Gold: published numbers, and ledger",
+    ]
+    heights = [
+        sum(bar.get_height() for group in axes.containers for bar in group) for axes in picture.wide.axes
+    ]
+    assert heights == [25, 18, 7]
+
+
+def test_records_without_a_readable_date_are_named_in_their_panel() -> None:
+    frame = pd.DataFrame(
+        {
+            "layer": ["bronze", "bronze"],
+            "table": ["purchase", "purchase"],
+            "day": pd.to_datetime(["2023-02-08", None]),
+            "records": [4, 1500],
+        }
+    )
+    titles = [axes.get_title(loc="left") for axes in figures.partition_rows(frame).wide.axes]
+    assert titles[0].endswith("and 1,500 without a readable date")
+    assert "readable" not in titles[1]
+
+
+def test_an_empty_lake_has_figures_that_say_so(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    assert figures.daily_gmv(data.daily_gmv(reader)).alt == "No GMV has been published for these days."
+    assert (
+        figures.partition_rows(data.partition_rows(reader)).alt == "No rows have been counted for these days."
+    )
+
+
+def test_a_picture_is_a_png_with_words_and_a_narrow_one() -> None:
+    bundle, metadata = figures.daily_gmv(daily(("2023-02-08", "a", "554.50")))._repr_mimebundle_()
+    for png in (bundle["image/png"], metadata["image/png"]["narrow"]):
+        assert base64.b64decode(png).startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"] == (
+        "Bars of GMV per day by subsidiary, 8 Feb 2023. The total is 554.50 on 1 day(s) with GMV, "
+        "the highest day is 8 Feb 2023 with 554.50."
+    )
+
+
+# --- The page ----------------------------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    """The tags of a page, with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes in self.found if found == tag]
+
+
+def report_of(lake: Path, folder: Path, **parameters: str) -> str:
+    """The page that the report's notebook gives for a lake."""
+    papermill.execute_notebook(
+        PROJECT / "notebooks" / "04_report.ipynb",
+        folder / "04_report.ipynb",
+        parameters={"lake": str(lake), "runs_dir": str(folder), "as_of_date": "2023-03-01", **parameters},
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    page.render(folder / "04_report.ipynb", folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_sample_gives_one_file_that_needs_nothing_else(sample: Path, tmp_path: Path) -> None:
+    html = report_of(sample, tmp_path, run_id="20230301T060000-0001")
+    elements = Elements(html)
+    assert not elements.all("script") and not elements.all("link") and not elements.all("iframe")
+    addresses = [
+        value
+        for _, attributes in elements.found
+        for name, value in attributes.items()
+        if name in ("src", "srcset", "href", "action", "data") and value
+    ]
+    assert addresses and all(re.match("data:image/png|#", address) for address in addresses)
+    assert not re.search(r"https?://|//cdn|@import|url\(", html)
+    assert len(elements.all("img")) == 2
+    assert all(len(image["alt"] or "") > 40 for image in elements.all("img"))
+    assert "554.50" in html and "778.55" in html and "505.50" in html
+    assert "This run restated nothing" in html
+    assert "notebook.start" not in html and "In [" not in html
+
+
+def test_hostile_names_are_text_on_the_page(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    row = {"transaction_date": day("2023-02-08"), "subsidiary": HOSTILE, "gmv": Decimal("1.00")}
+    small_lake.write(lake, tables.DAILY_GMV, [row])
+    published = {"ledger_seq": 1, "run": "r1", "published_at": at("2023-03-01T06:00")}
+    small_lake.write(lake, tables.DAILY_GMV_HISTORY, [{**row, **published}])
+    html = report_of(lake, tmp_path, run_id="r1")
+    assert not Elements(html).all("script")
+    assert "&lt;script&gt;alert(" in html
+
+
+def test_an_empty_lake_has_a_page_that_says_so(tmp_path: Path) -> None:
+    html = report_of(tmp_path / "lake", tmp_path)
+    assert "No GMV has been published yet." in html
+    assert "The lake has no tables yet." in html
+
+
+def notebook_with(folder: Path, *outputs: nbformat.NotebookNode) -> Path:
+    path = folder / "notebook.ipynb"
+    cells = [new_markdown_cell("# A heading"), new_code_cell("secret_code()", outputs=list(outputs))]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def test_a_page_has_outputs_and_text_but_no_code_and_no_warnings(tmp_path: Path) -> None:
+    path = notebook_with(
+        tmp_path,
+        new_output("stream", name="stdout", text="<b>printed</b>"),
+        new_output("stream", name="stderr", text="a warning"),
+        new_output("execute_result", data={"text/plain": "<i>42</i>"}, execution_count=1),
+        new_output(
+            "display_data",
+            data={"image/png": "aGVsbG8="},
+            metadata={"image/png": {"alt": f'"{HOSTILE}'}},
+        ),
+    )
+    page.render(path, tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "A heading" in html and "&lt;b&gt;printed" in html and "&lt;i&gt;42" in html
+    assert "secret_code" not in html and "a warning" not in html
+    assert not Elements(html).all("script")
+    assert Elements(html).all("img")[0]["alt"] == f'"{HOSTILE}'
+
+
+def test_a_failed_notebook_gives_no_page_and_keeps_the_last_one(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("the last one")
+    failed = new_output("error", ename="ValueError", evalue="no such day", traceback=[])
+    with pytest.raises(GmvError, match="a cell failed with ValueError: no such day"):
+        page.render(notebook_with(tmp_path, failed), tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == "the last one"
+
+
+def test_a_notebook_that_was_not_run_gives_no_page(tmp_path: Path) -> None:
+    with pytest.raises(GmvError, match="has no outputs"):
+        page.render(notebook_with(tmp_path), tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
