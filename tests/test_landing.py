@@ -36,7 +36,7 @@ def found(folder: Path, name: str, content: bytes) -> landing.LandingFile:
 
 def stage(file: landing.LandingFile, folder: Path) -> landing.Staged:
     table = event_table(file.table or "purchase_extra_info")
-    return landing.stage(file, table, "run-1", INGESTED_AT, folder / "staged" / "file.parquet")
+    return landing.stage(file, table, "run-1", INGESTED_AT, folder / "staged")
 
 
 def rows_of(folder: Path, content: bytes, name: str = "purchase_extra_info.csv") -> list[tuple]:
@@ -536,7 +536,7 @@ def test_damaged_samples_are_refused_or_accounted_for(tmp_path_factory, sample_b
 @pytest.mark.parametrize("table", EVENT_TABLES, ids=lambda table: table.name)
 def test_sample_is_staged_with_the_schema_of_bronze(table, tmp_path):
     file = next(file for file in landing.find(SAMPLE) if file.path == f"{table.name}.csv")
-    staged = landing.stage(file, table, "run-1", INGESTED_AT, tmp_path / "new" / "out.parquet")
+    staged = landing.stage(file, table, "run-1", INGESTED_AT, tmp_path / "new" / "folder")
     rows = pq.read_table(staged.parquet)
     assert rows.schema.equals(landing.bronze_schema(table))
     assert rows.column_names == table.bronze.column_names
@@ -545,7 +545,8 @@ def test_sample_is_staged_with_the_schema_of_bronze(table, tmp_path):
     with file.location.open(newline="") as lines:
         expected = [tuple(record[name] for name in table.column_names) for record in csv.DictReader(lines)]
     assert list(zip(*(rows[name].to_pylist() for name in table.column_names), strict=True)) == expected
-    assert staged == landing.Staged(landing.sha256(file), len(expected), tmp_path / "new" / "out.parquet")
+    assert (staged.sha256, staged.records) == (landing.sha256(file), len(expected))
+    assert list((tmp_path / "new" / "folder").iterdir()) == [staged.parquet]
     assert rows["line"].to_pylist() == list(range(2, len(expected) + 2))
 
 
@@ -566,7 +567,21 @@ def test_each_row_says_where_it_came_from(tmp_path):
 def test_staging_again_replaces_the_staged_file(tmp_path):
     rows_of(tmp_path, HEADER + b"t,d,56,nac\nt,d,57,nac\n")
     assert rows_of(tmp_path, HEADER + b"t,d,58,nac\n") == [good(2, "t", "d", "58", "nac")]
-    assert [path.name for path in (tmp_path / "staged").iterdir()] == ["file.parquet"]
+    assert len(list((tmp_path / "staged").iterdir())) == 1
+
+
+def test_files_of_one_table_and_even_of_one_content_are_staged_apart(tmp_path):
+    content = HEADER + b"t,d,56,nac\n"
+    found(tmp_path, "a/purchase_extra_info.csv", content)
+    found(tmp_path, "b/purchase_extra_info.csv", content)
+    found(tmp_path, "purchase_extra_info-2.csv", HEADER + b"t,d,57,nac\n")
+    staged = [stage(file, tmp_path) for file in landing.find(tmp_path / "landing")]
+    rows = [row for file in staged for row in pq.read_table(file.parquet).to_pylist()]
+    assert [(row["file"], row["purchase_id"]) for row in rows] == [
+        ("a/purchase_extra_info.csv", "56"),
+        ("b/purchase_extra_info.csv", "56"),
+        ("purchase_extra_info-2.csv", "57"),
+    ]
 
 
 def test_many_row_groups_hold_all_records_in_order(tmp_path, monkeypatch):
@@ -831,12 +846,12 @@ def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "purchase.csv")
     [file] = landing.find(tmp_path)
     with pytest.raises(Refused, match="is not a regular file"):
-        landing.stage(file, PURCHASE, "run-1", INGESTED_AT, tmp_path / "out.parquet")
+        landing.stage(file, PURCHASE, "run-1", INGESTED_AT, tmp_path / "staged")
 
 
 def test_header_must_agree_with_the_table(tmp_path):
     file = next(file for file in landing.find(SAMPLE) if file.table == "purchase")
     for table in (PRODUCT_ITEM, PURCHASE_EXTRA_INFO):
         with pytest.raises(Refused, match="is missing"):
-            landing.stage(file, table, "run-1", INGESTED_AT, tmp_path / "out.parquet")
-    assert landing.stage(file, PURCHASE, "run-1", INGESTED_AT, tmp_path / "out.parquet").records > 0
+            landing.stage(file, table, "run-1", INGESTED_AT, tmp_path / "staged")
+    assert landing.stage(file, PURCHASE, "run-1", INGESTED_AT, tmp_path / "staged").records > 0

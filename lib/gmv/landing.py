@@ -513,15 +513,17 @@ def stage(file: LandingFile, table: EventTable, run: str, ingested_at: datetime,
         table: the event table that the header must agree with.
         run: the bronze run, for the column `run`.
         ingested_at: UTC without zone.
-        target: the parquet file to write; its folder is made. It appears whole, or not at all.
+        target: the folder of the staged file, made if need be. The file is named after the location of
+            what it holds, so no two files of landing share one. It appears whole, or not at all.
 
     Raises:
         Refused: nothing of the file can be trusted; says why.
         Changed: it is not as it was found, or can't be read now.
     """
     digest = sha256(file)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
+    target.mkdir(parents=True, exist_ok=True)
+    parquet = target / f"{hashlib.sha256(os.fsencode(file.location)).hexdigest()}.parquet"
+    partial = parquet.with_name(f".{parquet.name}.partial")
     arrival = {"file": file.path, "sha256": digest, "run": run, "ingested_at": ingested_at}
     try:
         with _opened(file) as reader, _refusing_bad_gzip(file.path):
@@ -530,10 +532,10 @@ def stage(file: LandingFile, table: EventTable, run: str, ingested_at: datetime,
             records = _write(_Lines(file.path, content), table, arrival, partial)
             if reader.sha256() != digest:
                 raise Changed(file.path, "changed while it was read")
-        partial.replace(target)
+        partial.replace(parquet)
     finally:
         partial.unlink(missing_ok=True)
-    return Staged(digest, records, target)
+    return Staged(digest, records, parquet)
 
 
 @contextlib.contextmanager
