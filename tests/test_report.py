@@ -193,18 +193,19 @@ def test_the_newest_count_of_a_partition_is_shown(tmp_path: Path) -> None:
         ("a", "gold", "daily_gmv", day("2023-02-08"), 1, at("2023-03-01T06:00")),
         ("b", "gold", "daily_gmv", day("2023-02-08"), 2, at("2023-03-02T06:00")),
         ("a", "bronze", "purchase", None, 3, at("2023-03-01T06:00")),
-        ("a", "bronze", "purchase", day("2023-02-09"), 4, at("2023-03-01T06:00")),
+        ("a", "bronze", "purchase", day("2023-02-09"), 4000, at("2023-03-01T06:00")),
     )
     small_lake.write(tmp_path, tables.PARTITION_STATS, counts)
     frame = data.partition_rows(Reader(tmp_path))
     assert tuples(frame) == [
         ("bronze", "purchase", None, 3),
-        ("bronze", "purchase", "2023-02-09", 4),
+        ("bronze", "purchase", "2023-02-09", 4000),
         ("gold", "daily_gmv", "2023-02-08", 2),
     ]
     by_day = data.rows_by_day(frame)
     assert list(by_day.columns) == ["day", "bronze purchase", "gold daily_gmv"]
-    assert tuples(by_day) == [("not readable", 3, None), ("2023-02-08", None, 2), ("2023-02-09", 4, None)]
+    assert tuples(by_day) == [("not readable", 3, None), ("2023-02-08", None, 2), ("2023-02-09", 4000, None)]
+    assert "4,000" in repr(show.table(by_day, empty=""))
     assert tuples(data.newest_days(Reader(tmp_path)), "table", "newest_day") == [
         ("purchase", "2023-02-09"),
         ("daily_gmv", "2023-02-08"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 from html import escape
+from numbers import Integral
 from typing import Any
 
 import pandas as pd
@@ -109,8 +110,8 @@ def _value_in_words(value: Any, signed: bool) -> str:
         return f"{value:+,.2f}" if signed else f"{value:,.2f}"
     if isinstance(value, dt.datetime):  # pandas' Timestamp is one
         return f"{value:%Y-%m-%d}" if value.time() == dt.time() else f"{value:%Y-%m-%d %H:%M:%S}"
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, Integral):  # int, or one of numpy's
+        return f"{int(value):,}"
     if isinstance(value, float):  # a duration; amounts are Decimals
         return f"{value:,.1f}"
     return str(value)
