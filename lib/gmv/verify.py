@@ -268,7 +268,9 @@ _ROW_ACCOUNTING_QUESTION = _Question(
     )
     select 'bronze/files' as "table", event_table, file, sha256,
         {'records': in_bronze} as recomputed,
-        {'records': noted, 'new_versions': new_versions, 'copies': copies, 'quarantined': quarantined} as stored
+        {
+            'records': noted, 'new_versions': new_versions, 'copies': copies, 'quarantined': quarantined
+        } as stored
     from accounts
     where noted is distinct from in_bronze
         or not is_retracted and (copies < 0 or new_versions + copies + quarantined <> in_bronze)

@@ -1,0 +1,706 @@
+"""verify: a lake that is right agrees, and one cent in any table is found and named."""
+
+import datetime as dt
+import hashlib
+import json
+from dataclasses import asdict
+from decimal import Decimal
+
+import pytest
+from gmv.lake.reader import Reader
+from gmv.tables import (
+    DAILY_GMV,
+    DAILY_GMV_HISTORY,
+    FILES,
+    GMV_LEDGER,
+    PRODUCT_ITEM,
+    PURCHASE,
+    PURCHASE_EXTRA_INFO,
+    QUARANTINE,
+    TABLES,
+    Table,
+    event_table,
+)
+from gmv.verify import Certificate, verify
+from hypothesis import HealthCheck, given, settings
+from model import Event, ProductItem, Purchase, PurchaseExtraInfo, daily_gmv, latest, postings
+from small_lake import at, day, write
+from strategies import event_arrivals
+
+TODAY = day("2023-04-02")
+INGESTED_AT = at("2023-04-02 06:00:00")
+
+# Purchase 1 is paid, gets its subsidiary, is repriced and moves; 2 is withdrawn; 3 has no item; 4 is free.
+EVENTS: list[Event] = [
+    Purchase(at("2023-03-10 08:00:00"), day("2023-03-10"), "1", release_date=day("2023-03-10")),
+    ProductItem(at("2023-03-10 08:00:00"), day("2023-03-10"), "1", 9, 2, Decimal("50.00")),
+    ProductItem(at("2023-03-12 09:00:00"), day("2023-03-12"), "1", 9, 2, Decimal("40.00")),
+    PurchaseExtraInfo(at("2023-03-12 09:00:00"), day("2023-03-12"), "1", "nac"),
+    Purchase(at("2023-03-25 10:00:00"), day("2023-03-25"), "1", release_date=day("2023-03-25")),
+    Purchase(at("2023-03-10 08:00:00"), day("2023-03-10"), "2", 7, release_date=day("2023-03-10")),
+    ProductItem(at("2023-03-10 08:00:00"), day("2023-03-10"), "2", None, 1, Decimal("3.00")),
+    Purchase(at("2023-03-20 10:00:00"), day("2023-03-20"), "2", 7),
+    Purchase(at("2023-03-11 10:00:00"), day("2023-03-11"), "3", release_date=day("2023-03-11")),
+    Purchase(at("2023-03-11 10:00:00"), day("2023-03-11"), "4", release_date=day("2023-03-11")),
+    ProductItem(at("2023-03-11 10:00:00"), day("2023-03-11"), "4", 9, 0, Decimal("5.00")),
+]
+
+Rows = dict[str, list[dict]]
+"""The rows of a lake's tables, by path."""
+
+
+def sha256_of(file: str) -> str:
+    return hashlib.sha256(file.encode()).hexdigest()
+
+
+def files_of(events: list[Event], name: str = "1") -> dict[str, list[Event]]:
+    """The events in one file per table: `purchase-1.csv`, …"""
+    files: dict[str, list[Event]] = {}
+    for event in events:
+        files.setdefault(f"{event.table}-{name}.csv", []).append(event)
+    return files
+
+
+def bronze_record(event: Event, file: str, line: int, **texts: str | None) -> dict:
+    as_text = {name: None if value is None else str(value) for name, value in asdict(event).items()}
+    return {
+        **as_text,
+        **texts,
+        "line": line,
+        "file": file,
+        "sha256": sha256_of(file),
+        "run": "run1",
+        "ingested_at": INGESTED_AT,
+    }
+
+
+def outcome(file: str, table: str, records: int | None, outcome: str, recorded_at: str) -> dict:
+    return {
+        "path": file,
+        "table": table,
+        "sha256": sha256_of(file),
+        "records": records,
+        "outcome": outcome,
+        "run": "run1",
+        "recorded_at": at(recorded_at),
+    }
+
+
+def quarantined(record: dict, table: str) -> dict:
+    return {"table": table, **{name: record[name] for name in ("line", "file", "sha256", "run")}}
+
+
+def rows_of_lake(files: dict[str, list[Event]], ingested_at: dt.datetime = INGESTED_AT) -> Rows:
+    """What a lake holds, by the model, after these files arrived in this order and all was published."""
+    rows: Rows = {table.path: [] for table in (FILES, QUARANTINE, GMV_LEDGER, DAILY_GMV, DAILY_GMV_HISTORY)}
+    seen: set[Event] = set()
+    for file, events in files.items():
+        table = event_table(events[0].table)
+        rows[FILES.path].append(outcome(file, table.name, len(events), "ingested", "2023-04-02 06:00:01"))
+        for line, event in enumerate(events, start=2):
+            rows.setdefault(table.bronze.path, []).append(
+                {**bronze_record(event, file, line), "ingested_at": ingested_at}
+            )
+            if event not in seen:
+                seen.add(event)
+                rows.setdefault(table.versions.path, []).append(
+                    {**asdict(event), "file": file, "sha256": sha256_of(file), "run": "run1"}
+                )
+    for event in latest(seen).values():
+        rows.setdefault(event_table(event.table).latest.path, []).append(asdict(event))
+    rows[GMV_LEDGER.path] = [
+        {**key._asdict(), "amount": amount, "purchases": purchases, "ledger_seq": 1}
+        for key, (amount, purchases) in postings(seen).items()
+    ]
+    for (on, subsidiary), gmv in daily_gmv(seen).items():
+        published = {"transaction_date": on, "subsidiary": subsidiary, "gmv": gmv}
+        rows[DAILY_GMV.path].append(published)
+        rows[DAILY_GMV_HISTORY.path].append(
+            {**published, "ledger_seq": 1, "published_at": at("2023-04-02 06:10:00")}
+        )
+    return rows
+
+
+def verified(tmp_path, rows: Rows, today: dt.date = TODAY) -> Certificate:
+    for table in TABLES:
+        if rows.get(table.path):
+            write(tmp_path / "lake", table, rows[table.path])
+    return verify(Reader(tmp_path / "lake"), today)
+
+
+def disagreeing(certificate: Certificate) -> list[str]:
+    return [comparison.name for comparison in certificate.comparisons if not comparison.agrees]
+
+
+def differences(certificate: Certificate, name: str) -> list[dict]:
+    (comparison,) = (comparison for comparison in certificate.comparisons if comparison.name == name)
+    return comparison.differences
+
+
+def cents_apart(certificate: Certificate, name: str) -> int | None:
+    (comparison,) = (comparison for comparison in certificate.comparisons if comparison.name == name)
+    return comparison.cents_apart
+
+
+def the_row(rows: Rows, of: Table, **wanted: object) -> dict:
+    """The one row with these values."""
+    (row,) = (row for row in rows[of.path] if all(row[name] == value for name, value in wanted.items()))
+    return row
+
+
+def name_of(value: object) -> str:
+    """For the names of parametrized tests."""
+    return value.path if isinstance(value, Table) else getattr(value, "name", repr(value))
+
+
+# --- A lake that is right -----------------------------------------------------------------------------------
+
+
+def test_a_lake_that_follows_the_rules_agrees(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    assert {(row["subsidiary"], row["gmv"]) for row in rows[DAILY_GMV.path]} == {
+        ("nac", Decimal("80.00")),
+        ("unknown", Decimal("0.00")),
+    }
+
+    certificate = verified(tmp_path, rows)
+
+    assert disagreeing(certificate) == []
+    assert certificate.agrees
+    assert certificate.pending_days == []
+    assert certificate.versions["gold/daily_gmv"] == 0
+    assert {comparison.name: comparison.rows for comparison in certificate.comparisons} == {
+        "row_accounting": 3,
+        "quarantine": 0,
+        "purchase_versions": 12,
+        "product_item_versions": 8,
+        "purchase_extra_info_versions": 2,
+        "purchase": 8,
+        "product_item": 6,
+        "purchase_extra_info": 2,
+        "ledger_by_day": 4,
+        "ledger_as_known": 17,
+        "daily_gmv": 4,
+        "published": 4,
+        "history": 2,
+    }
+
+
+def test_an_empty_lake_agrees_over_no_rows(tmp_path):
+    certificate = verify(Reader(tmp_path), TODAY)
+    assert certificate.agrees
+    assert {comparison.rows for comparison in certificate.comparisons} == {0}
+    assert certificate.versions["gold/daily_gmv"] is None
+
+
+def test_a_reader_can_be_verified_twice_and_keeps_none_of_the_work(tmp_path):
+    verified(tmp_path, rows_of_lake(files_of(EVENTS)))
+    reader = Reader(tmp_path / "lake")
+    first, second = verify(reader, TODAY), verify(reader, TODAY)
+    assert (first.agrees, first.comparisons) == (True, second.comparisons)
+    assert reader.rows("select table_name from duckdb_tables() where temporary") == []
+
+
+def test_certificate_is_json_with_amounts_as_text(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, DAILY_GMV, subsidiary="nac")["gmv"] = Decimal("80.01")
+    told = json.loads(json.dumps(verified(tmp_path, rows).as_dict()))
+    assert (told["agrees"], told["today"], told["pending_days"]) == (False, "2023-04-02", ["2023-03-25"])
+    assert [comparison for comparison in told["comparisons"] if not comparison["agrees"]] == [
+        {
+            "agrees": False,
+            "name": "published",
+            "what": "gold/daily_gmv is what the newest rows of gold/daily_gmv_history say was published, "
+            "on all days.",
+            "rows": 4,
+            "different": 1,
+            "cents_apart": 1,
+            "differences": [
+                {
+                    "table": "gold/daily_gmv",
+                    "transaction_date": "2023-03-25",
+                    "subsidiary": "nac",
+                    "recomputed": "80.00",
+                    "stored": "80.01",
+                }
+            ],
+        }
+    ]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(event_arrivals())
+def test_any_lake_that_follows_the_model_agrees(tmp_path_factory, arrived):
+    _, runs = arrived
+    files = {file.name: list(file.events) for run in runs for file in run}
+    rows = rows_of_lake(files, ingested_at=at("2025-03-02 00:00:00"))
+    certificate = verified(tmp_path_factory.mktemp("any"), rows, today=day("2025-03-02"))
+    assert disagreeing(certificate) == []
+    assert certificate.pending_days == []
+
+
+# --- One cent ---------------------------------------------------------------------------------------------------
+
+
+def test_cent_in_a_version_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, PRODUCT_ITEM.versions, purchase_value=Decimal("40.00"))["purchase_value"] = Decimal("40.01")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["product_item_versions"]
+    assert differences(certificate, "product_item_versions") == [
+        {
+            "table": "silver/product_item_versions",
+            "purchase_id": "1",
+            "transaction_datetime": at("2023-03-12 09:00:00"),
+            "recomputed": {"purchase_value": Decimal("40.00")},
+            "stored": {"purchase_value": Decimal("40.01")},
+        }
+    ]
+
+
+def test_cent_in_a_latest_version_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, PRODUCT_ITEM.latest, purchase_id="1")["purchase_value"] = Decimal("39.99")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["product_item"]
+    assert differences(certificate, "product_item") == [
+        {
+            "table": "silver/product_item",
+            "purchase_id": "1",
+            "recomputed": {"purchase_value": Decimal("40.00")},
+            "stored": {"purchase_value": Decimal("39.99")},
+        }
+    ]
+
+
+def test_cent_in_the_ledger_is_found_with_its_purchase_and_the_day_it_became_known(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, GMV_LEDGER, purchase_id="2", reason="withdrawn")["amount"] = Decimal("-2.99")
+    certificate = verified(tmp_path, rows)
+    # Nothing is published for a place where no purchase counts, whatever amount is left there.
+    assert disagreeing(certificate) == ["ledger_by_day", "ledger_as_known"]
+    assert cents_apart(certificate, "ledger_by_day") == 1
+    assert differences(certificate, "ledger_as_known") == [
+        {
+            "table": "gold/gmv_ledger",
+            "purchase_id": "2",
+            "known_on": day("2023-03-20"),
+            "transaction_date": day("2023-03-10"),
+            "subsidiary": "unknown",
+            "recomputed": {"amount": Decimal("-3.00")},
+            "stored": {"amount": Decimal("-2.99")},
+        }
+    ]
+
+
+def test_cents_in_the_ledger_that_cancel_out_are_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, GMV_LEDGER, purchase_id="1", reason="paid")["amount"] += Decimal("0.01")
+    the_row(rows, GMV_LEDGER, purchase_id="2", reason="paid")["amount"] -= Decimal("0.01")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["ledger_as_known"]
+    assert cents_apart(certificate, "ledger_as_known") == 2
+    assert [found["purchase_id"] for found in differences(certificate, "ledger_as_known")] == ["1", "2"]
+
+
+def test_cent_in_a_new_posting_under_a_known_key_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    correction = {**the_row(rows, GMV_LEDGER, purchase_id="4"), "amount": Decimal("0.01"), "purchases": 0}
+    rows[GMV_LEDGER.path].append({**correction, "ledger_seq": 2})
+    assert "ledger_as_known" in disagreeing(verified(tmp_path, rows))
+
+
+def test_cent_in_daily_gmv_and_its_history_alike_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, DAILY_GMV, subsidiary="nac")["gmv"] = Decimal("80.01")
+    the_row(rows, DAILY_GMV_HISTORY, subsidiary="nac")["gmv"] = Decimal("80.01")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["history"]
+    assert differences(certificate, "history") == [
+        {
+            "table": "gold/daily_gmv_history",
+            "transaction_date": day("2023-03-25"),
+            "subsidiary": "nac",
+            "ledger_seq": 1,
+            "recomputed": {"gmv": Decimal("80.00")},
+            "stored": {"gmv": Decimal("80.01")},
+        }
+    ]
+
+
+def test_cent_in_a_previous_number_of_the_history_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, DAILY_GMV_HISTORY, subsidiary="nac")["previous_gmv"] = Decimal("0.01")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["history"]
+    assert cents_apart(certificate, "history") == 1
+
+
+def test_cent_that_ledger_daily_gmv_and_history_share_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, GMV_LEDGER, purchase_id="1", transaction_date=day("2023-03-25"))["amount"] += Decimal(
+        "0.01"
+    )
+    the_row(rows, DAILY_GMV, subsidiary="nac")["gmv"] = Decimal("80.01")
+    the_row(rows, DAILY_GMV_HISTORY, subsidiary="nac")["gmv"] = Decimal("80.01")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["ledger_by_day", "ledger_as_known", "daily_gmv"]
+    assert differences(certificate, "daily_gmv") == [
+        {
+            "table": "gold/daily_gmv",
+            "transaction_date": day("2023-03-25"),
+            "subsidiary": "nac",
+            "recomputed": Decimal("80.00"),
+            "stored": Decimal("80.01"),
+        }
+    ]
+
+
+def test_cent_in_bronze_is_found_everywhere(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, PRODUCT_ITEM.bronze, purchase_value="40.00")["purchase_value"] = "40.01"
+    assert disagreeing(verified(tmp_path, rows)) == [
+        "product_item_versions",
+        "product_item",
+        "ledger_by_day",
+        "ledger_as_known",
+        "daily_gmv",
+    ]
+
+
+# --- Rows that are missing, doubled or elsewhere ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "found_by"),
+    [
+        (PURCHASE.versions, "purchase_versions"),
+        (PRODUCT_ITEM.versions, "product_item_versions"),
+        (PURCHASE_EXTRA_INFO.versions, "purchase_extra_info_versions"),
+        (PURCHASE.latest, "purchase"),
+        (PRODUCT_ITEM.latest, "product_item"),
+        (PURCHASE_EXTRA_INFO.latest, "purchase_extra_info"),
+        (GMV_LEDGER, "ledger_as_known"),
+        (DAILY_GMV, "published"),
+        (DAILY_GMV_HISTORY, "history"),
+    ],
+    ids=name_of,
+)
+def test_row_that_is_stored_twice_is_found(tmp_path, table, found_by):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[table.path].append(rows[table.path][0])
+    assert found_by in disagreeing(verified(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
+    ("table", "found_by"),
+    [
+        (PURCHASE.versions, "purchase_versions"),
+        (PRODUCT_ITEM.latest, "product_item"),
+        (GMV_LEDGER, "ledger_as_known"),
+        (DAILY_GMV, "published"),
+        (DAILY_GMV_HISTORY, "published"),
+        (FILES, "row_accounting"),
+    ],
+    ids=name_of,
+)
+def test_row_that_is_missing_is_found(tmp_path, table, found_by):
+    rows = rows_of_lake(files_of(EVENTS))
+    del rows[table.path][0]
+    assert found_by in disagreeing(verified(tmp_path, rows))
+
+
+def test_free_row_of_daily_gmv_that_is_stored_twice_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[DAILY_GMV.path].append(the_row(rows, DAILY_GMV, gmv=Decimal("0.00")))
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["daily_gmv", "published"]
+    assert [found["note"] for found in differences(certificate, "daily_gmv")] == ["stored more than once"]
+
+
+def test_version_under_a_file_that_does_not_hold_it_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS[:2]) | files_of(EVENTS[5:7], "2"))
+    moved = the_row(rows, PURCHASE.versions, purchase_id="1")
+    moved["file"], moved["sha256"] = "purchase-2.csv", sha256_of("purchase-2.csv")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["row_accounting", "purchase_versions"]
+    (found,) = differences(certificate, "purchase_versions")
+    assert (found["purchase_id"], found["note"]) == (
+        "1",
+        "stored under a file that does not hold it, or is not in force",
+    )
+
+
+def test_copy_in_another_file_is_no_version_of_its_own(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS) | files_of([*EVENTS, EVENTS[0]], "2"))
+    assert len(rows[PURCHASE.versions.path]) == 6
+    assert len(rows[PURCHASE.bronze.path]) == 13
+    assert disagreeing(verified(tmp_path, rows)) == []
+
+
+def test_at_most_20_differences_are_named_and_all_are_counted(tmp_path):
+    events = [
+        PurchaseExtraInfo(at("2023-03-10 08:00:00"), day("2023-03-10"), str(number), "nac")
+        for number in range(30)
+    ]
+    rows = rows_of_lake(files_of(events))
+    rows[PURCHASE_EXTRA_INFO.latest.path] = rows[PURCHASE_EXTRA_INFO.latest.path][:5]
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["purchase_extra_info"]
+    assert len(differences(certificate, "purchase_extra_info")) == 20
+    assert [comparison.different for comparison in certificate.comparisons if not comparison.agrees] == [25]
+
+
+# --- Published, pending, in progress ------------------------------------------------------------------------
+
+
+def test_day_that_waits_for_publication_is_pending_and_no_fault(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[DAILY_GMV.path] = [row for row in rows[DAILY_GMV.path] if row["subsidiary"] != "nac"]
+    rows[DAILY_GMV_HISTORY.path] = [r for r in rows[DAILY_GMV_HISTORY.path] if r["subsidiary"] != "nac"]
+    certificate = verified(tmp_path, rows)
+    assert certificate.agrees
+    assert certificate.pending_days == [day("2023-03-25")]
+
+
+def test_pending_day_whose_number_was_never_published_is_damage(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, DAILY_GMV, subsidiary="nac")["gmv"] = Decimal("70.00")
+    certificate = verified(tmp_path, rows)
+    assert certificate.pending_days == [day("2023-03-25")]
+    assert disagreeing(certificate) == ["published"]
+    assert cents_apart(certificate, "published") == 1000
+
+
+def test_day_in_progress_is_neither_pending_nor_compared_with_daily_gmv(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[DAILY_GMV.path] = [row for row in rows[DAILY_GMV.path] if row["subsidiary"] != "nac"]
+    rows[DAILY_GMV_HISTORY.path] = [r for r in rows[DAILY_GMV_HISTORY.path] if r["subsidiary"] != "nac"]
+    certificate = verified(tmp_path, rows, today=day("2023-03-25"))
+    assert certificate.agrees
+    assert certificate.pending_days == []
+
+
+def history_of_the_worked_example() -> list[dict]:
+    """`10 unknown` at 100.00, gone when the subsidiary is known; `10 nac` at 80.00, gone to the 25th."""
+    names = ("transaction_date", "subsidiary", "previous_gmv", "gmv", "ledger_seq")
+    changes = [
+        (day("2023-03-10"), "unknown", None, Decimal("100.00"), 1),
+        (day("2023-03-10"), "unknown", Decimal("100.00"), None, 2),
+        (day("2023-03-10"), "nac", None, Decimal("80.00"), 2),
+        (day("2023-03-10"), "nac", Decimal("80.00"), None, 3),
+        (day("2023-03-25"), "nac", None, Decimal("80.00"), 3),
+    ]
+    published_at = at("2023-04-02 06:10:00")
+    return [dict(zip(names, change, strict=True), published_at=published_at) for change in changes]
+
+
+def lake_of_the_worked_example() -> Rows:
+    rows = rows_of_lake(files_of(EVENTS[:5]))
+    seq_of_day = {day("2023-03-10"): 1, day("2023-03-12"): 2, day("2023-03-25"): 3}
+    for posting in rows[GMV_LEDGER.path]:
+        posting["ledger_seq"] = seq_of_day[posting["known_on"]]
+    rows[DAILY_GMV_HISTORY.path] = history_of_the_worked_example()
+    return rows
+
+
+def test_history_of_several_runs_agrees(tmp_path):
+    assert disagreeing(verified(tmp_path, lake_of_the_worked_example())) == []
+
+
+def test_cent_in_an_old_row_of_the_history_is_found(tmp_path):
+    rows = lake_of_the_worked_example()
+    the_row(rows, DAILY_GMV_HISTORY, subsidiary="unknown", ledger_seq=1)["gmv"] = Decimal("99.99")
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["history"]
+    assert [
+        (found["ledger_seq"], found["recomputed"], found["stored"])
+        for found in differences(certificate, "history")
+    ] == [
+        (1, {"gmv": Decimal("100.00")}, {"gmv": Decimal("99.99")}),
+        (2, {"previous_gmv": Decimal("99.99")}, {"previous_gmv": Decimal("100.00")}),
+    ]
+
+
+# --- Rules of values ------------------------------------------------------------------------------------------
+
+READ = [
+    (PURCHASE, "transaction_datetime", "2023-03-10T08:00:00.5", at("2023-03-10 08:00:00.500000")),
+    (PURCHASE, "transaction_datetime", "2000-01-01 00:00:00", at("2000-01-01 00:00:00")),
+    (PURCHASE, "transaction_datetime", "2023-04-03 06:00:00", at("2023-04-03 06:00:00")),
+    (PURCHASE, "transaction_date", " \u00a02020-02-29\ufeff", day("2020-02-29")),
+    (PURCHASE, "transaction_date", "2023-04-03", day("2023-04-03")),
+    (PURCHASE, "purchase_id", "\ufeff 07\u202f", "07"),
+    (PURCHASE, "buyer_id", "-9223372036854775808", -(2**63)),
+    (PURCHASE, "buyer_id", " ", None),
+    (PURCHASE, "producer_id", "0000000000000000000000012", 12),
+    (PURCHASE, "order_date", "1999-12-31", day("1999-12-31")),
+    (PURCHASE, "release_date", "", None),
+    (PRODUCT_ITEM, "item_quantity", "2147483647", 2**31 - 1),
+    (PRODUCT_ITEM, "item_quantity", "-0", 0),
+    (PRODUCT_ITEM, "purchase_value", "55.590", Decimal("55.59")),
+    (PRODUCT_ITEM, "purchase_value", "9999999999999999.99", Decimal("9999999999999999.99")),
+    (PRODUCT_ITEM, "purchase_value", "7", Decimal("7.00")),
+    (PRODUCT_ITEM, "purchase_value", "-0.00", Decimal("0.00")),
+    (PURCHASE_EXTRA_INFO, "subsidiary", "São  Paulo ", "São  Paulo"),
+]
+REJECTED = [
+    (PURCHASE, "transaction_datetime", None),
+    (PURCHASE, "transaction_datetime", "2023-03-10"),
+    (PURCHASE, "transaction_datetime", "2023-03-10 08:00:00Z"),
+    (PURCHASE, "transaction_datetime", "2023-03-10 08:00:00.1234567"),
+    (PURCHASE, "transaction_datetime", "2023-03-10 24:00:00"),
+    (PURCHASE, "transaction_datetime", "2023-03-10 08:00"),
+    (PURCHASE, "transaction_datetime", "1999-12-31 23:59:59"),
+    (PURCHASE, "transaction_datetime", "2023-04-03 06:00:01"),
+    (PURCHASE, "transaction_date", "2023-02-29"),
+    (PURCHASE, "transaction_date", "2023-3-10"),
+    (PURCHASE, "transaction_date", "1999-12-31"),
+    (PURCHASE, "transaction_date", "2023-04-04"),
+    (PURCHASE, "purchase_id", "\u202f"),
+    (PURCHASE, "purchase_id", "1\ufffd"),
+    (PURCHASE, "buyer_id", "9223372036854775808"),
+    (PURCHASE, "buyer_id", "1.0"),
+    (PURCHASE, "buyer_id", "+1"),
+    (PURCHASE, "prod_item_id", "٣"),
+    (PURCHASE, "order_date", "2023"),
+    (PURCHASE, "release_date", "\t"),
+    (PURCHASE, "producer_id", "NULL"),
+    (PRODUCT_ITEM, "product_id", "1e3"),
+    (PRODUCT_ITEM, "item_quantity", ""),
+    (PRODUCT_ITEM, "item_quantity", "2147483648"),
+    (PRODUCT_ITEM, "item_quantity", "-1"),
+    (PRODUCT_ITEM, "purchase_value", None),
+    (PRODUCT_ITEM, "purchase_value", "55.595"),
+    (PRODUCT_ITEM, "purchase_value", "55,59"),
+    (PRODUCT_ITEM, "purchase_value", "-0.01"),
+    (PRODUCT_ITEM, "purchase_value", "10000000000000000"),
+    (PRODUCT_ITEM, "purchase_value", "12345678901234567.00"),
+    (PRODUCT_ITEM, "purchase_value", ".5"),
+    (PRODUCT_ITEM, "purchase_value", "1e2"),
+    (PURCHASE_EXTRA_INFO, "subsidiary", "  "),
+    (PURCHASE_EXTRA_INFO, "subsidiary", "S\ufffdo Paulo"),
+]
+ONE_OF_EACH = {PURCHASE: EVENTS[0], PRODUCT_ITEM: EVENTS[1], PURCHASE_EXTRA_INFO: EVENTS[3]}
+
+
+def lake_with_record(table, column: str, text: str | None) -> tuple[Rows, dict]:
+    """Bronze with one record, whose column has this text; and the record. The rest is still empty."""
+    file = f"{table.name}-1.csv"
+    record = bronze_record(ONE_OF_EACH[table], file, 2, **{column: text})
+    noted = outcome(file, table.name, 1, "ingested", "2023-04-02 06:00:01")
+    return {table.bronze.path: [record], FILES.path: [noted]}, record
+
+
+@pytest.mark.parametrize(("table", "column", "text", "value"), READ, ids=name_of)
+def test_value_is_read_exactly(tmp_path, table, column, text, value):
+    rows, record = lake_with_record(table, column, text)
+    event = {**asdict(ONE_OF_EACH[table]), column: value}
+    brought_by = {name: record[name] for name in ("file", "sha256", "run")}
+    as_read = rows | {table.versions.path: [event | brought_by], table.latest.path: [event]}
+    assert disagreeing(verified(tmp_path / "read", as_read)) == []
+
+    as_rejected = rows | {QUARANTINE.path: [quarantined(record, table.name)]}
+    assert disagreeing(verified(tmp_path / "rejected", as_rejected)) == [
+        "row_accounting",
+        "quarantine",
+        f"{table.name}_versions",
+        table.name,
+    ]
+
+
+@pytest.mark.parametrize(("table", "column", "text"), REJECTED, ids=name_of)
+def test_value_that_can_not_be_read_exactly_rejects_its_record(tmp_path, table, column, text):
+    rows, record = lake_with_record(table, column, text)
+    as_rejected = rows | {QUARANTINE.path: [quarantined(record, table.name)]}
+    assert disagreeing(verified(tmp_path / "rejected", as_rejected)) == []
+
+    certificate = verified(tmp_path / "lost", rows)
+    assert disagreeing(certificate) == ["row_accounting", "quarantine"]
+    assert differences(certificate, "quarantine") == [
+        {
+            "table": "silver/quarantine",
+            "event_table": table.name,
+            "file": f"{table.name}-1.csv",
+            "sha256": sha256_of(f"{table.name}-1.csv"),
+            "line": 2,
+            "recomputed": 1,
+            "stored": 0,
+        }
+    ]
+
+
+def test_record_with_a_defect_is_rejected_whatever_it_holds(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS[:1]))
+    rows[PURCHASE.bronze.path][0]["defect"] = "field_count"
+    assert "quarantine" in disagreeing(verified(tmp_path, rows))
+
+
+# --- Files ------------------------------------------------------------------------------------------------------
+
+
+def test_file_that_noted_another_number_of_records_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, FILES, table="product_item")["records"] = 5
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["row_accounting"]
+    assert differences(certificate, "row_accounting") == [
+        {
+            "table": "bronze/files",
+            "event_table": "product_item",
+            "file": "product_item-1.csv",
+            "sha256": sha256_of("product_item-1.csv"),
+            "recomputed": {"records": 4},
+            "stored": {"records": 5, "new_versions": 4, "copies": 0, "quarantined": 0},
+        }
+    ]
+
+
+def test_file_of_no_records_agrees_and_one_whose_records_are_not_in_bronze_does_not(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[FILES.path].append(outcome("purchase-2.csv", "purchase", 0, "ingested", "2023-04-02 06:00:02"))
+    assert disagreeing(verified(tmp_path / "none", rows)) == []
+    rows[FILES.path][-1]["records"] = 1
+    assert disagreeing(verified(tmp_path / "lost", rows)) == ["row_accounting"]
+
+
+def retracted_lake(in_force: list[Event], retracted: list[Event]) -> Rows:
+    """Two batches of files; the second is in bronze, and was retracted before it came into force."""
+    rows = rows_of_lake(files_of(in_force))
+    for file, events in files_of(retracted, "retracted").items():
+        table = event_table(events[0].table)
+        records = [bronze_record(event, file, line) for line, event in enumerate(events, start=2)]
+        rows.setdefault(table.bronze.path, []).extend(records)
+        rows[FILES.path] += [
+            outcome(file, table.name, len(events), "ingested", "2023-04-02 06:00:01"),
+            outcome(file, table.name, None, "retracted", "2023-04-02 07:00:00"),
+        ]
+    return rows
+
+
+def test_retracted_file_counts_as_if_it_had_not_arrived(tmp_path):
+    assert disagreeing(verified(tmp_path, retracted_lake(EVENTS[:5], EVENTS[5:]))) == []
+
+
+def test_retracted_file_that_arrives_again_under_another_name_stays_retracted(tmp_path):
+    rows = retracted_lake(EVENTS[:5], EVENTS[5:7])
+    repeated = outcome("purchase-retracted.csv", "purchase", None, "repeated", "2023-04-02 08:00:00")
+    rows[FILES.path].append({**repeated, "path": "purchase-again.csv"})
+    assert disagreeing(verified(tmp_path, rows)) == []
+
+
+def test_restored_file_counts_again(tmp_path):
+    rows = retracted_lake(EVENTS[:5], EVENTS[5:7])
+    for table in ("purchase", "product_item"):
+        rows[FILES.path].append(
+            outcome(f"{table}-retracted.csv", table, None, "restored", "2023-04-02 08:00:00")
+        )
+    certificate = verified(tmp_path, rows)
+    assert [found["purchase_id"] for found in differences(certificate, "ledger_as_known")] == ["2"]
+
+
+def test_version_that_stays_under_a_retracted_file_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS[:5], "retracted") | files_of(EVENTS[:5], "2"))
+    retraction = outcome("purchase-retracted.csv", "purchase", None, "retracted", "2023-04-02 07:00:00")
+    rows[FILES.path].append(retraction)
+    assert disagreeing(verified(tmp_path, rows)) == ["purchase_versions"]
