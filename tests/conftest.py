@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from gmv.lake import spark as spark_server
 
 

@@ -7,7 +7,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import nbformat
-
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT
 
@@ -42,7 +41,9 @@ class TestLake:
             text = "".join(line.strip() + "\n" for line in text.strip().splitlines()).encode()
         file.write_bytes(text)
 
-    def run(self, as_of_date: str = "2030-01-01", notebooks: tuple[str, ...] = LAYERS, **parameters: str) -> dict:
+    def run(
+        self, as_of_date: str = "2030-01-01", notebooks: tuple[str, ...] = LAYERS, **parameters: str
+    ) -> dict:
         """Run the notebooks in order; returns what the last one assigned."""
         common = {
             "lake": str(self.path),

@@ -19,7 +19,10 @@ def test_sample_gives_its_expected_result(lake):
 def test_running_twice_changes_nothing(lake):
     shutil.copytree(SAMPLE, lake.landing, dirs_exist_ok=True)
     lake.run()
-    before = lake.reader.rows("select * from gold.gmv_ledger"), lake.reader.rows("select * from gold.daily_gmv_history")
+    before = (
+        lake.reader.rows("select * from gold.gmv_ledger"),
+        lake.reader.rows("select * from gold.daily_gmv_history"),
+    )
     again = lake.run()
     assert again["posted"]["postings"] == 0
     assert again["changes"] == []

@@ -124,8 +124,8 @@ _BROUGHT_BY = (Column("file", "string"), Column("sha256", "string"), Column("run
 
 PURCHASE = EventTable(
     "purchase",
-    _EVENT
-    + (
+    (
+        *_EVENT,
         Column("buyer_id", "bigint"),
         Column("prod_item_id", "bigint"),
         Column("order_date", "date"),
@@ -135,8 +135,8 @@ PURCHASE = EventTable(
 )
 PRODUCT_ITEM = EventTable(
     "product_item",
-    _EVENT
-    + (
+    (
+        *_EVENT,
         Column("product_id", "bigint"),
         Column("item_quantity", "int", required=True, minimum=0),
         Column("purchase_value", "decimal(18,2)", required=True, minimum=0),
@@ -144,7 +144,7 @@ PRODUCT_ITEM = EventTable(
 )
 PURCHASE_EXTRA_INFO = EventTable(
     "purchase_extra_info",
-    _EVENT + (Column("subsidiary", "string", required=True),),
+    (*_EVENT, Column("subsidiary", "string", required=True)),
 )
 EVENT_TABLES = (PURCHASE, PRODUCT_ITEM, PURCHASE_EXTRA_INFO)
 

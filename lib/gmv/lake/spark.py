@@ -100,8 +100,17 @@ def fetch_jars() -> list[Path]:
     JARS.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=JARS.parent) as folder:
         told = subprocess.run(
-            [str(java()), "-jar", str(ivy), "-ivy", str(_HERE / "delta-jars.xml"), "-types", "jar"]
-            + ["-retrieve", f"{folder}/jars/[artifact]-[revision].[ext]"],
+            [
+                str(java()),
+                "-jar",
+                str(ivy),
+                "-ivy",
+                str(_HERE / "delta-jars.xml"),
+                "-types",
+                "jar",
+                "-retrieve",
+                f"{folder}/jars/[artifact]-[revision].[ext]",
+            ],
             capture_output=True,
             text=True,
             cwd=folder,
@@ -211,12 +220,21 @@ class SparkServer:
             "spark.databricks.delta.snapshotPartitions": 1,
             "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
             "spark.sql.sources.parallelPartitionDiscovery.parallelism": chosen.spark_cores,
-            "spark.sql.shuffle.partitions": 2 * chosen.spark_cores if small else 16 * chosen.spark_cores,
+            "spark.sql.shuffle.partitions": 1 if small else 16 * chosen.spark_cores,
             "spark.sql.parquet.compression.codec": "zstd",
         }
+        if small:
+            # For a few thousand rows, compiling each query and re-planning its stages takes longer than it saves.
+            confs |= {
+                "spark.sql.codegen.wholeStage": "false",
+                "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+                "spark.sql.adaptive.enabled": "false",
+            }
         return [
             str(java()),
             f"-Xmx{chosen.spark_memory_mib}m",
+            # C1 alone would get a code cache of 48 MiB, which Spark fills: then nothing is compiled any more.
+            "-XX:ReservedCodeCacheSize=256m",
             *(["-XX:TieredStopAtLevel=1"] if small else []),
             "-XX:+IgnoreUnrecognizedVMOptions",
             "--add-modules=jdk.incubator.vector",
