@@ -1,6 +1,6 @@
 """Daily GMV from the CSV files, all of it again each time, as one would write it in pandas.
 
-pandas sums no decimals at speed, so amounts are whole cents until the end.
+pandas has no fast decimals, so amounts are whole cents until the end.
 
 Usage: python recompute_pandas.py LANDING OUT
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+EXACT = pd.ArrowDtype(pa.decimal128(18, 2))
+
 landing, out = Path(sys.argv[1]), Path(sys.argv[2])
 out.mkdir(parents=True, exist_ok=True)
 
@@ -21,6 +23,9 @@ def latest(table: str, dates: list[str], **types: str) -> pd.DataFrame:
     types = {"purchase_id": "string[pyarrow]", **types}
     files = sorted(landing.glob(f"{table}[.-]*"))
     events = pd.concat(pd.read_csv(file, dtype=types, parse_dates=dates) for file in files)
+    if "purchase_value" in types:
+        cents = events["purchase_value"].astype(EXACT) * 100
+        events["purchase_value"] = cents.astype("int64[pyarrow]").astype("int64")
     others = [name for name in events.columns if name not in ("transaction_datetime", "purchase_id")]
     oldest_first = events.sort_values(["transaction_datetime", *others], na_position="first")
     return oldest_first.drop_duplicates("purchase_id", keep="last")
@@ -34,9 +39,7 @@ items = latest(
 )
 subsidiaries = latest("purchase_extra_info", [], subsidiary="string[pyarrow]")
 
-exact = pd.ArrowDtype(pa.decimal128(18, 2))
-items["cents"] = (items["purchase_value"].astype(exact) * 100).astype("int64[pyarrow]").astype("int64")
-items["amount_cents"] = items["cents"] * items["item_quantity"]
+items["amount_cents"] = items["purchase_value"] * items["item_quantity"]
 paid = purchases.loc[purchases["release_date"].notna(), ["purchase_id", "transaction_date"]]
 counted = paid.merge(items[["purchase_id", "amount_cents"]], on="purchase_id", how="inner").merge(
     subsidiaries[["purchase_id", "subsidiary"]], on="purchase_id", how="left"
@@ -48,7 +51,9 @@ daily_gmv = pd.DataFrame(
     {
         "transaction_date": daily_cents["transaction_date"].dt.date,
         "subsidiary": daily_cents["subsidiary"],
-        "gmv": [Decimal(int(cents)).scaleb(-2) for cents in daily_cents["amount_cents"]],
+        "gmv": pd.Series(
+            [Decimal(int(cents)).scaleb(-2) for cents in daily_cents["amount_cents"]], dtype=object
+        ),
     }
 )
 schema = pa.schema({"transaction_date": pa.date32(), "subsidiary": pa.string(), "gmv": pa.decimal128(38, 2)})
