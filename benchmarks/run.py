@@ -161,7 +161,7 @@ class _Tree:
                 continue
 
 
-def _run_to_its_end(command: list[str], cwd: Path) -> tuple[float, int]:
+def run_to_its_end(command: list[str], cwd: Path) -> tuple[float, int]:
     """Wall seconds and peak bytes of a command.
 
     Raises:
@@ -189,7 +189,7 @@ def _run_to_its_end(command: list[str], cwd: Path) -> tuple[float, int]:
     return seconds, peak
 
 
-def _check_same(rows: dict[str, Rows]) -> None:
+def check_same(rows: dict[str, Rows]) -> None:
     """Raise RuntimeError, naming a day and subsidiary, unless all contenders have the same rows."""
     (first, expected), *others = rows.items()
     for name, found in others:
@@ -236,12 +236,12 @@ def _measure_all(
                 continue
             out = work / contender.name
             out.mkdir(exist_ok=True)
-            seconds, peak = _run_to_its_end(contender.command(landing, out), work)
+            seconds, peak = run_to_its_end(contender.command(landing, out), work)
             console.print(f"{phase}: {contender.title}: {seconds:.1f} s, {peak / 2**20:,.0f} MiB")
             measured.append(Measured(contender.name, phase, seconds, peak))
             rows[contender.name] = contender.rows(out)
         if rows:
-            _check_same(rows)
+            check_same(rows)
             result = next(iter(rows.values()))
     return measured, result
 
@@ -250,29 +250,35 @@ def _measure_all(
 
 
 def _table(measured: list[Measured], contenders: list[Contender]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: medians with their range, by contender and phase, and ratios to plain PySpark."""
+    """Header and lines, one per phase and contender: median time with its range, and its ratio to PySpark's."""
+    by_phase = {
+        (phase, contender.name): [
+            one for one in measured if (one.phase, one.contender) == (phase, contender.name)
+        ]
+        for phase in PHASES
+        for contender in contenders
+    }
 
-    def seconds(name: str, phase: str) -> list[float]:
-        return [one.seconds for one in measured if (one.contender, one.phase) == (name, phase)]
+    def median(phase: str, name: str) -> float:
+        return statistics.median(one.seconds for one in by_phase[phase, name])
 
-    phases = [phase for phase in PHASES if any(one.phase == phase for one in measured)]
-    has_yardstick = any(contender.name == YARDSTICK for contender in contenders)
-    header = [""]
-    for phase in phases:
-        header += [f"{phase}, s", "to PySpark"] if has_yardstick else [f"{phase}, s"]
-    header.append("peak memory, MiB")
     lines = []
-    for contender in contenders:
-        line = [contender.title]
-        for phase in phases:
-            times = seconds(contender.name, phase)
-            line.append(f"{statistics.median(times):.1f} ({min(times):.1f}-{max(times):.1f})")
-            if has_yardstick:
-                ratio = statistics.median(times) / statistics.median(seconds(YARDSTICK, phase))
-                line.append(f"{ratio:.2f}")
-        peak = max(one.peak_bytes for one in measured if one.contender == contender.name)
-        lines.append([*line, f"{peak / 2**20:,.0f}"])
-    return header, lines
+    for phase, name in by_phase:
+        if not by_phase[phase, name]:
+            continue
+        seconds = [one.seconds for one in by_phase[phase, name]]
+        has_yardstick = (phase, YARDSTICK) in by_phase
+        lines.append(
+            [
+                phase,
+                CONTENDERS[name].title,
+                f"{median(phase, name):.1f}",
+                f"{min(seconds):.1f} to {max(seconds):.1f}",
+                f"{median(phase, name) / median(phase, YARDSTICK):.2f}" if has_yardstick else "",
+                f"{max(one.peak_bytes for one in by_phase[phase, name]) / 2**20:,.0f}",
+            ]
+        )
+    return ["phase", "contender", "seconds", "range", "/ PySpark", "peak MiB"], lines
 
 
 def _java() -> str:
@@ -284,22 +290,27 @@ def _java() -> str:
 
 
 def _page(
-    name: str, facts: dict[str, str], header: list[str], lines: list[list[str]], rows: Rows, has_scripts: bool
+    name: str,
+    facts: dict[str, str],
+    header: list[str],
+    lines: list[list[str]],
+    rows: Rows,
+    contenders: list[Contender],
 ) -> str:
     """The results as a Markdown page."""
     total = sum(rows.values(), Decimal(0))
-    same = "All contenders gave the same" if len(lines) > 1 else "It gave"
+    same = "All contenders gave the same" if len(contenders) > 1 else f"{contenders[0].title} gave"
     notes = [
         f"{same} {len(rows):,} rows at the end, {total:,.2f} in total.",
-        "Seconds are wall time of whole processes: median, and in brackets the range. Memory is the greatest sum "
+        "Seconds are wall time of whole processes: median and range. Memory is the greatest sum "
         f"of resident memory of a process and its children, looked at every {POLL_SECONDS} s.",
     ]
-    if has_scripts:
+    if not all(contender.keeps_state for contender in contenders):
         notes.append(
             "The scripts keep no state: with nothing new they do the same work again, so the time of their last "
             "recompute is repeated there, not measured once more."
         )
-    table = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    table = [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines]
     return "\n".join(
         [
             f"# {name}",
@@ -355,6 +366,7 @@ def main(
         console.print(f"Generating {data.name} …")
         generate(data, purchases, increments, seed)
 
+    load, *_ = os.getloadavg()
     measured: list[Measured] = []
     for repetition in range(repeat):
         turn = repetition % len(contenders)
@@ -370,20 +382,20 @@ def main(
         "Repetitions": f"{repeat}, contenders interleaved",
         "Machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB memory, "
         f"{platform.system()} {platform.machine()}",
+        "Load before": f"{load:.1f} processes on average in the last minute; others' work slows all contenders",
         "Python": platform.python_version(),
         "Java": _java(),
     }
     header, lines = _table(measured, contenders)
-    shown = Table(*header)
-    for column in shown.columns[1:]:
+    shown = Table(*header, box=None)
+    for column in shown.columns[2:]:
         column.justify = "right"
     for line in lines:
         shown.add_row(*line)
     console.print(shown)
     RESULTS.mkdir(exist_ok=True)
     page = RESULTS / f"{name}.md"
-    has_scripts = any(not contender.keeps_state for contender in contenders)
-    page.write_text(_page(name, facts, header, lines, rows, has_scripts), encoding="utf-8")
+    page.write_text(_page(name, facts, header, lines, rows, contenders), encoding="utf-8")
     console.print(f"Written: benchmarks/results/{page.name}")
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "benchmarks"))
+bench = importlib.import_module("run")
+
 FIRST_LINES = {
     "purchase": "transaction_datetime,transaction_date,purchase_id,buyer_id,prod_item_id,order_date,release_date,"
     "producer_id",
@@ -112,3 +117,35 @@ def test_nothing_paid_gives_no_rows(name: str, tmp_path: Path) -> None:
     )
 
     assert daily_gmv(name, tmp_path / "landing", tmp_path / "out") == ("0.00 0\n", "")
+
+
+def test_a_cent_of_difference_ends_the_benchmark() -> None:
+    rows = {("2024-01-01", "nacional"): Decimal("1.10"), ("2024-01-02", "nacional"): Decimal("2.00")}
+    bench.check_same({"pyspark": rows, "gmv": dict(rows), "duckdb": dict(rows)})
+
+    cent_more = rows | {("2024-01-02", "nacional"): Decimal("2.01")}
+    disagree = r"pyspark and duckdb disagree in 1 rows, the first being 2024-01-02 nacional: 2\.00 and 2\.01"
+    with pytest.raises(RuntimeError, match=disagree):
+        bench.check_same({"pyspark": rows, "gmv": dict(rows), "duckdb": cent_more})
+    with pytest.raises(RuntimeError, match=r"2024-01-02 nacional: 2\.00 and None"):
+        bench.check_same({"pyspark": rows, "gmv": {("2024-01-01", "nacional"): Decimal("1.10")}})
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_what_it_said(tmp_path: Path) -> None:
+    python = [sys.executable, "-c"]
+    seconds, peak = bench.run_to_its_end(
+        [*python, "import time; a = b'x' * 2**28; time.sleep(0.5)"], tmp_path
+    )
+    assert seconds >= 0.5
+    assert 2**28 < peak < 2**29
+
+    with pytest.raises(RuntimeError, match=r"ended with 3:\nno such luck"):
+        bench.run_to_its_end([*python, "import sys; print('no such luck'); sys.exit(3)"], tmp_path)
+
+
+def test_memory_of_children_counts(tmp_path: Path) -> None:
+    child = "import time; a = b'x' * 2**28; time.sleep(0.5)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+
+    _, peak = bench.run_to_its_end([sys.executable, "-c", parent], tmp_path)
+    assert peak > 2**28
