@@ -124,7 +124,7 @@ def _purchases_apart(reader: Reader, place: Place) -> list[str]:
         for row in reader.rows(
             """
             with from_silver as (
-                select purchase_id, purchase_value * item_quantity as amount
+                select purchase_id, cast(purchase_value as decimal(38, 2)) * item_quantity as amount
                 from silver.purchase as p
                 join silver.product_item as i using (purchase_id)
                 left join silver.purchase_extra_info as e using (purchase_id)

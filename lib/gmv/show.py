@@ -66,7 +66,7 @@ def rows(
             ) where gmv is not null"""
         parameters = {"recorded_by": recorded_by}
     else:
-        source, parameters = f'select * from {table.layer}."{table.name}"', {}
+        source, parameters = f"select * from {table.layer}.{table.name}", {}
     dated = ""
     if "transaction_date" in table.column_names:
         dated = "where (transaction_date >= $start_date or $start_date is null)" + (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import papermill
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -28,7 +30,11 @@ def kernel_manager(lock: Lock | None, environment: Mapping[str, str]) -> type[As
 
     class HoldingKernelManager(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
-            super().__init__(**{**options, "transport": "ipc"})
+            # Without an absolute path the sockets would lie in the working folder, which kernel and runner need
+            # not share.
+            sockets = Path(jupyter_runtime_dir()) / f"gmv-{uuid.uuid4().hex[:12]}"
+            sockets.parent.mkdir(parents=True, exist_ok=True)
+            super().__init__(**{**options, "transport": "ipc", "ip": str(sockets)})
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             holding = {"pass_fds": (lock.fd,)} if lock else {}

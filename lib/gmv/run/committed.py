@@ -1,0 +1,64 @@
+"""The committed notebooks: executed on the sample, on a lake of their own, never on the user's.
+
+`python -m gmv.run.committed` executes them anew and writes them back with their outputs; nbval compares with these.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from gmv.lake import spark
+from gmv.run.kernels import NOTEBOOKS, kernel_manager
+from gmv.settings import PROJECT, settings
+
+IN_ORDER = ("01_bronze", "02_silver", "03_gold", "04_report", "explore")
+
+
+@contextmanager
+def own_lake() -> Iterator[None]:
+    """An environment in which notebooks see the sample, an empty lake, and a Spark server that they share."""
+    with tempfile.TemporaryDirectory(prefix="gmv-notebooks-") as folder:
+        chosen = {
+            "GMV_LAKE": f"{folder}/lake",
+            "GMV_RUNS_DIR": f"{folder}/runs",
+            "GMV_LANDING": str(PROJECT / "data_lake" / "landing"),
+        }
+        before = dict(os.environ)
+        with spark.SparkServer(None, Path(folder, "spark.log")) as server:
+            server.wait()
+            os.environ.update({**chosen, **server.environment()})
+            try:
+                yield
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
+
+
+def main() -> None:
+    """Execute the committed notebooks in order and write them back."""
+    with own_lake():
+        for name in IN_ORDER:
+            path = NOTEBOOKS / f"{name}.ipynb"
+            notebook = nbformat.read(path, as_version=4)
+            NotebookClient(
+                notebook,
+                kernel_manager_class=kernel_manager(None, {}),
+                kernel_name="python3",
+                timeout=settings().cell_seconds,
+                record_timing=False,
+                resources={"metadata": {"path": str(NOTEBOOKS)}},
+            ).execute()
+            notebook.metadata.pop("widgets", None)
+            nbformat.write(notebook, path)
+            print(f"{path.relative_to(PROJECT)}: executed")
+
+
+if __name__ == "__main__":
+    main()
