@@ -1,7 +1,6 @@
 """nbval runs the notebooks in order on a lake of their own, never on the user's."""
 
 import pytest
-
 from gmv.run.committed import own_lake
 
 

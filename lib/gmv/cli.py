@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -212,6 +213,15 @@ def main() -> None:
     except BrokenPipeError:
         sys.stdout = None  # type: ignore[assignment]
         sys.exit(1)
+    except Exception as error:
+        if _State.debug:
+            raise
+        said = str(error).strip().splitlines()
+        print(
+            f"gmv: {type(error).__name__}: {said[0] if said else ''} (gmv --debug … shows where)",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 def _request(
@@ -291,6 +301,12 @@ def _tell_run(record: Record, request: Request) -> None:
     changed = [{name: change[name] for name in columns} for change in gold["changes"]]
     if changed:
         _print_rows(columns, changed[-20:], Format.table, "published numbers that changed (the newest 20)")
+    for how, amount in gold["meanwhile"].items():
+        if Decimal(amount):
+            print(
+                f"Until the pending days are published, {Decimal(amount):,.2f} of purchases that moved day "
+                f"count {how}; the next run without a window puts that right."
+            )
     for file in record.steps["01_bronze"]["files"]:
         if file["outcome"] == "refused":
             print(f"Refused: {file['reason']}")

@@ -202,6 +202,38 @@ def write_missing_history(lake_path: Path) -> list[dict]:
     return rows
 
 
+def counted_meanwhile(reader: Reader, the_plan: Plan) -> dict[str, Decimal]:
+    """Money of purchases that moved between a published day and one that stays pending.
+
+    Returns:
+        twice: it still counts on the old, pending day and already on the new one; nowhere: it has left the
+        old day and its new one is pending. The next run without a window repairs both.
+    """
+    (row,) = reader.rows(
+        """
+        with unpublished as (
+            select * from gold.gmv_ledger as posting
+            where reason = 'moved_day' and list_contains($pending, transaction_date) and ledger_seq > (
+                select coalesce(max(ledger_seq), 0) from gold.daily_gmv_history as history
+                where history.transaction_date = posting.transaction_date
+                  and history.subsidiary = posting.subsidiary)
+        ), moved as (
+            select here.amount from unpublished as here join gold.gmv_ledger as there
+            on there.purchase_id = here.purchase_id and there.known_on = here.known_on
+               and there.ledger_seq = here.ledger_seq and there.reason = 'moved_day'
+               and there.purchases = -here.purchases
+               and not list_contains($waiting, there.transaction_date)
+        )
+        select cast(coalesce(-sum(amount) filter (amount < 0), 0) as decimal(38, 2)) as twice,
+               cast(coalesce(sum(amount) filter (amount > 0), 0) as decimal(38, 2)) as nowhere
+        from moved
+        """,
+        pending=list(the_plan.pending),
+        waiting=[*the_plan.pending, *the_plan.in_progress],
+    )
+    return row
+
+
 def results(the_plan: Plan, window: Window, changes: Iterable[Mapping], reader: Reader) -> dict[str, str]:
     """What became of each planned day (YYYY-MM-DD): published, unchanged, empty, pending or in progress.
 

@@ -1,6 +1,6 @@
 """Every setting, once: its name in the environment, its default and its unit.
 
-Each is read from the environment variable `GMV_<NAME>`, or from a `.env` file in the working folder.
+Each is read from the environment variable `GMV_<NAME>`, or from the file `.env` in the checkout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _half_of_memory_up_to_4_gib() -> int:
 class Settings(BaseSettings):
     """Where things are, and how much of the machine a run may take."""
 
-    model_config = SettingsConfigDict(env_prefix="GMV_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GMV_", env_file=PROJECT / ".env", extra="ignore")
 
     lake: Path = Field(PROJECT / "data_lake", description="Folder of the Delta tables")
     landing: Path = Field(PROJECT / "data_lake" / "landing", description="Folder where CSV files arrive")

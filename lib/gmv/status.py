@@ -48,8 +48,8 @@ def status(reader: Reader, today: dt.date) -> Status:
 def _last_run(reader: Reader) -> dict[str, Any]:
     rows = reader.rows(
         """
-        select run, any_value(kind) as kind, min(at) filter (event = 'started') as started,
-               max(at) filter (event = 'ended') as ended, max(outcome) as outcome, max(message) as message
+        select run, any_value(kind) as kind, min("at") filter (event = 'started') as started,
+               max("at") filter (event = 'ended') as ended, max(outcome) as outcome, max(message) as message
         from monitoring.runs group by run order by started desc limit 1
         """
     )
@@ -58,12 +58,12 @@ def _last_run(reader: Reader) -> dict[str, Any]:
 
 def _freshness(reader: Reader) -> dict[str, Any]:
     newest_event = " union all ".join(
-        f"select max(transaction_datetime) as at from silver.{table}"
+        f'select max(transaction_datetime) as "at" from silver.{table}'
         for table in ("purchase", "product_item", "purchase_extra_info")
     )
     (row,) = reader.rows(
         f"""
-        select (select max(at) from ({newest_event})) as newest_event,
+        select (select max("at") from ({newest_event})) as newest_event,
                (select max(modified_at) from bronze.files) as newest_file,
                (select max(transaction_date) from gold.daily_gmv) as newest_published_day
         """

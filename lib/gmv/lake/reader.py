@@ -43,7 +43,7 @@ class Reader:
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
         """A query over the lake's views, with `$name` parameters."""
         for table in TABLES:
-            if re.search(rf"\b{table.layer}\.{table.name}\b", query):
+            if re.search(rf'\b{table.layer}\."?{table.name}\b', query):
                 self._make_view(table)
         return self.connection.sql(query, params=parameters or None)
 
