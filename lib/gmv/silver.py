@@ -20,8 +20,9 @@ STRIPPED = " \u00a0\u202f\ufeff"
 """Spaces, no-break spaces and byte-order marks: taken off around every value."""
 
 # Java's `$` matches before a final line break, `\z` doesn't; `\d` is ASCII only.
-_DATE = r"\A\d{4}-\d{2}-\d{2}\z"
-_TIMESTAMP = r"\A\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?\z"
+# A year 0000 is a placeholder of sources; Spark would read it, and Python can't show such a day.
+_DATE = r"\A(?!0000)\d{4}-\d{2}-\d{2}\z"
+_TIMESTAMP = r"\A(?!0000)\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?\z"
 _INTEGER = r"\A-?\d+\z"
 _AMOUNT = r"\A-?\d{1,16}(\.\d+)?\z"
 _AMOUNT_IN_CENTS = r"\A-?\d{1,16}(\.\d{1,2}0*)?\z"

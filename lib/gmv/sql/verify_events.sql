@@ -6,7 +6,7 @@
 -- Around a value go spaces, no-break spaces (U+00A0, U+202F) and byte-order marks (U+FEFF); empty is null.
 create temp macro filled(v) as nullif(trim(v, ' ' || chr(160) || chr(8239) || chr(65279)), '');
 create temp macro read_date(v) as
-    case when regexp_full_match(v, '\d{4}-\d{2}-\d{2}') then try_cast(v as date) end;
+    case when regexp_full_match(v, '\d{4}-\d{2}-\d{2}') and v not like '0000%' then try_cast(v as date) end;
 create temp macro read_time(v) as
     case when regexp_full_match(v, '\d{4}-\d{2}-\d{2}[ T]([01]\d|2[0-3]):\d{2}:\d{2}(\.\d{1,6})?')
     then try_cast(v as timestamp) end;
