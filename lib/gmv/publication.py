@@ -177,8 +177,11 @@ def write_missing_history(lake_path: Path) -> list[dict]:
         return []
     commit = records.last_commit(lake_path, DAILY_GMV)
     marks = commit[1] if commit else {}
+    # A run's id may have been given to more than one notebook, so the moment is compared too.
     is_noted = not marks or reader.rows(
-        "select 1 from gold.daily_gmv_history where run = $run limit 1", run=marks["run"]
+        "select 1 from gold.daily_gmv_history where run = $run and published_at = $published_at limit 1",
+        run=marks["run"],
+        published_at=dt.datetime.fromisoformat(marks["published_at"]),
     )
     if is_noted:
         day, subsidiary = places[0]
