@@ -31,12 +31,14 @@ class Unfinished:
 
 
 def unfinished(reader: Reader, step: str) -> Unfinished:
-    """The bronze runs that a step has still to take in."""
+    """The bronze runs that a step has still to take in; the ledger, of those that silver has."""
+    has_silver = f"and run in (select bronze_run from monitoring.progress where step = '{SILVER}') "
     rows = reader.rows(
         "select run, sum(records) as records from bronze.files "
         "where outcome in ('ingested', 'retracted', 'restored') "
         "and run not in (select bronze_run from monitoring.progress where step = $step) "
-        "group by run order by run",
+        + (has_silver if step == LEDGER else "")
+        + "group by run order by run",
         step=step,
     )
     finished = reader.rows("select 1 from monitoring.progress where step = $step limit 1", step=step)
