@@ -43,6 +43,8 @@ def start(name: str, namespace: dict[str, Any]) -> Step:
         LakeLocked: when another run holds the lake.
     """
     _reject_unknown(namespace)
+    if isinstance(before := namespace.get("step"), Step):  # run again from the top, in the same kernel
+        before.release()
     return Step(name, {parameter: namespace.get(parameter, "") for parameter in PARAMETERS})
 
 
@@ -121,6 +123,10 @@ class Step:
             Path(folder, f"{self.name}.json").write_text(json.dumps(self._facts, default=str))
         elif self.name in WRITERS:
             self._note_run_alone()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the lake without having finished."""
         if self._lock:
             self._lock.release()
 

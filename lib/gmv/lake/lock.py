@@ -36,6 +36,8 @@ class Lock:
         """Let go. Without effect where the lock was inherited: it is the parent's to release."""
         if not self._inherited and self.fd >= 0:
             os.ftruncate(self.fd, 0)
+            # Closing the file alone would leave the lock to a Spark server that inherited it and idles on.
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
             self.fd = -1
 
