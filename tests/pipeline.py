@@ -9,19 +9,57 @@ from pathlib import Path
 import nbformat
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT
+from model import Event, ProductItem, Purchase, PurchaseExtraInfo
+from strategies import write_csv
 
 LAYERS = ("01_bronze", "02_silver", "03_gold")
 
 
 def execute(notebook: str, **parameters: str) -> dict:
-    """Execute a notebook's code cells from top to bottom; what they assigned is returned."""
-    namespace: dict = {}
-    for cell in nbformat.read(PROJECT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"{notebook}:{cell.id}", "exec"), namespace)
-            if "parameters" in cell.metadata.get("tags", []):
-                namespace |= parameters
+    """Execute a notebook's code cells from top to bottom; what they assigned is returned.
+
+    Parameters are injected as papermill does, and the lake is let go of as by the end of a kernel.
+    """
+    injected = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in parameters.items())])
+    namespace: dict = {"In": ["", injected]}
+    try:
+        for cell in nbformat.read(PROJECT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, f"{notebook}:{cell.id}", "exec"), namespace)
+                if "parameters" in cell.metadata.get("tags", []):
+                    exec(injected, namespace)
+    finally:
+        if "step" in namespace:
+            namespace["step"].release()
     return namespace
+
+
+def events(text: str) -> list[Event]:
+    """Events from lines such as these, days without a year being of 2023:
+
+    purchase 03-10T08:00 1 paid          its transaction_date is that of its time,
+    purchase 03-10T08:00 1 unpaid 03-09  or the one that is given
+    item     03-10T08:00 1 2 50.00       quantity and value
+    info     03-10T08:00 1 nac
+    """
+    return [_event(*line.split()) for line in text.strip().splitlines()]
+
+
+def _event(kind: str, when: str, purchase_id: str, *values: str) -> Event:
+    at = dt.datetime.fromisoformat(_with_year(when))
+    match kind, values:
+        case "purchase", ("paid" | "unpaid" as state, *on):
+            day = dt.date.fromisoformat(_with_year(*on)) if on else at.date()
+            return Purchase(at, day, purchase_id, release_date=day if state == "paid" else None)
+        case "item", (quantity, value):
+            return ProductItem(at, at.date(), purchase_id, None, int(quantity), Decimal(value))
+        case "info", (subsidiary,):
+            return PurchaseExtraInfo(at, at.date(), purchase_id, subsidiary)
+    raise ValueError(f"no event: {kind} {when} {purchase_id} {values}")
+
+
+def _with_year(text: str) -> str:
+    return text if text.startswith("20") else f"2023-{text}"
 
 
 class TestLake:
@@ -40,6 +78,22 @@ class TestLake:
         if isinstance(text, str):
             text = "".join(line.strip() + "\n" for line in text.strip().splitlines()).encode()
         file.write_bytes(text)
+
+    def arrive(self, name: str, text: str) -> list[Event]:
+        """Let events arrive, in one file for each of their tables: `purchase-<name>.csv`, ...
+
+        Args:
+            text: an event per line, as `events` reads it.
+        """
+        arrived = events(text)
+        for table in {event.table for event in arrived}:
+            write_csv(
+                self.landing,
+                f"{table}-{name}.csv",
+                table,
+                [event for event in arrived if event.table == table],
+            )
+        return arrived
 
     def run(
         self, as_of_date: str = "2030-01-01", notebooks: tuple[str, ...] = LAYERS, **parameters: str
