@@ -124,6 +124,8 @@ READINGS = {
         ("2023-02-30", NOT_A_DATE),
         ("0001-01-01", date(1, 1, 1)),
         ("0000-01-01", NOT_A_DATE),  # Spark knows a year 0, the calendar doesn't
+        ("+10000-01-01", NOT_A_DATE),  # as Spark itself writes and reads such years
+        ("-0001-01-01", NOT_A_DATE),
         ("no", NOT_A_DATE),
     ],
     ("purchase", "buyer_id"): [
