@@ -17,6 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from gmv import errors
 from gmv.errors import GmvError
 from gmv.lake.lock import Lock
+from gmv.lake.spark import SparkServer
 from gmv.settings import PROJECT, settings
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -25,8 +26,15 @@ _BY_NAME = {
 }
 
 
-def kernel_manager(lock: Lock | None, environment: Mapping[str, str]) -> type[AsyncKernelManager]:
-    """A kernel manager whose kernels hold the lock and see the environment; sockets are files, not ports."""
+def kernel_manager(
+    lock: Lock | None, environment: Mapping[str, str], server: SparkServer | None = None
+) -> type[AsyncKernelManager]:
+    """A kernel manager whose kernels hold the lock and see the environment; sockets are files, not ports.
+
+    Args:
+        server: the Spark server that the kernels use; when it has ended they count as dead, since its client
+            would go on asking for many minutes.
+    """
 
     class HoldingKernelManager(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
@@ -40,6 +48,9 @@ def kernel_manager(lock: Lock | None, environment: Mapping[str, str]) -> type[As
             holding = {"pass_fds": (lock.fd,)} if lock else {}
             options["env"] = {**os.environ, **(lock.environment() if lock else {}), **environment}
             await super().start_kernel(**{**options, **holding})
+
+        async def is_alive(self) -> bool:  # type: ignore[override]
+            return (server is None or server.is_alive()) and await super().is_alive()
 
     return HoldingKernelManager
 
@@ -82,7 +93,8 @@ def execute(
         ) from error
     except DeadKernelError as error:
         raise GmvError(
-            f"{name}: its kernel died, perhaps for want of memory. What was committed stays; run again to go on."
+            f"{name}: its kernel or its Spark server died, perhaps for want of memory (spark.log may tell). "
+            "What was committed stays; run again to go on."
         ) from error
     except RuntimeError as error:
         raise GmvError(f"{name}: its kernel did not start: {error}") from error

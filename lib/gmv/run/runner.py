@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gmv import bronze, notebook, progress, publication
 from gmv.errors import GmvError, PublicationRefused
@@ -17,6 +18,9 @@ from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.run.record import Record
 from gmv.settings import settings
+
+if TYPE_CHECKING:
+    from gmv.lake.spark import SparkServer
 
 BIG_BYTES = 50_000_000
 """From so many bytes of new files on, the Spark server compiles fully: slower to start, faster to work."""
@@ -74,10 +78,8 @@ def run(request: Request, show: Show) -> Record:
         try:
             _execute(request, record, held, show, is_small=sum(file.size for file in files) < BIG_BYTES)
         except KeyboardInterrupt:
-            record.end(
-                "interrupted", "The run was interrupted; what was committed stays, and the next run goes on."
-            )
-            raise
+            record.end("interrupted", "Interrupted: what was committed stays, and the next run goes on.")
+            raise GmvError(record.message) from None
         except GmvError as error:
             record.end("refused" if isinstance(error, PublicationRefused) else "failed", str(error))
             raise
@@ -119,7 +121,8 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
     parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
     facts = {notebook.FACTS_FOLDER: str(record.folder)}
     with _spark_for(held, record.folder / "spark.log", is_small) as server:
-        managers = kernels.kernel_manager(held, {**facts, **server})
+        environment = server.environment() if server else {}
+        managers = kernels.kernel_manager(held, {**facts, **environment}, server)
         for name in ("01_bronze", "02_silver", "03_gold"):
             with show(name), record.timed(name):
                 kernels.execute(name, record.folder / f"{name}.ipynb", parameters, managers)
@@ -135,17 +138,17 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
 
 
 @contextlib.contextmanager
-def _spark_for(held: lock.Lock, log: Path, is_small: bool) -> Iterator[dict[str, str]]:
-    """The environment that leads to this run's Spark server; none to start where SPARK_REMOTE names one."""
+def _spark_for(held: lock.Lock, log: Path, is_small: bool) -> Iterator[SparkServer | None]:
+    """This run's Spark server; none is started where SPARK_REMOTE names one."""
     import os
 
     from gmv.lake import spark
 
     if "SPARK_REMOTE" in os.environ:
-        yield {}
+        yield None
     else:
         with spark.SparkServer(held, log, is_small) as server:
-            yield server.environment()
+            yield server
 
 
 def _has_work(record: Record) -> bool:

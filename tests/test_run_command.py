@@ -1,0 +1,219 @@
+"""`gmv run` as its users start it: a process of its own, with kernels and a Spark server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from gmv.errors import GmvError, LakeLocked
+from gmv.lake import lock
+from gmv.lake.reader import Reader
+from gmv.run import kernels
+from gmv.settings import PROJECT, settings
+
+GMV = Path(sys.executable).with_name("gmv")
+EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Options that name a lake, a landing folder with the sample, and a runs folder."""
+    shutil.copytree(PROJECT / "data_lake" / "landing", tmp_path / "landing")
+    return [
+        *("--lake", str(tmp_path / "lake")),
+        *("--landing", str(tmp_path / "landing")),
+        *("--runs-dir", str(tmp_path / "runs")),
+    ]
+
+
+def gmv(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in an environment that names no Spark server."""
+    return subprocess.run(
+        [str(GMV), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=own_environment(**environment),
+    )
+
+
+def own_environment(**more: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("SPARK_")} | more
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of living processes that mention a folder, or have it open as their lake's lock."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            holds = any(os.readlink(fd).startswith(str(folder)) for fd in (process / "fd").iterdir())
+        except OSError:
+            continue
+        if (str(folder) in command or holds) and process.name != str(os.getpid()):
+            found.append(command)
+    return found
+
+
+def test_run_publishes_the_sample_and_a_second_run_finds_nothing_new(folders, tmp_path):
+    first = gmv("run", *folders)
+    assert first.returncode == 0, first.stderr
+    assert gmv("show", "daily_gmv", "--format", "csv", "--lake", str(tmp_path / "lake")).stdout == EXPECTED
+
+    (folder,) = (tmp_path / "runs").iterdir()
+    saved = {path.name for path in folder.iterdir()}
+    assert saved >= {
+        "01_bronze.ipynb",
+        "02_silver.ipynb",
+        "03_gold.ipynb",
+        "04_report.ipynb",
+        "run.json",
+        "report.html",
+    }
+    record = json.loads((folder / "run.json").read_text())
+    assert record["outcome"] == "succeeded"
+    assert record["steps"]["03_gold"]["days"] == dict.fromkeys(
+        ["2023-02-08", "2023-02-18", "2023-02-23"], "published"
+    )
+    assert record["table_versions"]["gold/daily_gmv"] is not None
+    text = "".join(path.read_text() for path in folder.iterdir())
+    assert "SPARK_CONNECT_AUTHENTICATE_TOKEN" not in text
+
+    second = gmv("run", *folders)
+    assert second.returncode == 0, second.stderr
+    assert "Nothing is new" in second.stdout
+    assert str(folder / "report.html") in second.stdout
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    outcomes = [
+        row["outcome"] for row in Reader(tmp_path / "lake").rows("select outcome from monitoring.runs")
+    ]
+    assert sorted(filter(None, outcomes)) == ["nothing_new", "succeeded"]
+
+
+def test_ctrl_c_is_recorded_leaves_no_process_and_the_next_run_completes(folders, tmp_path):
+    run = subprocess.Popen(
+        [str(GMV), "run", *folders], stderr=subprocess.PIPE, env=own_environment(), text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "lake" / "bronze" / "purchase" / "_delta_log").exists():
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "Interrupted: what was committed stays" in said and "Traceback" not in said
+    deadline = time.monotonic() + 20
+    while processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_of(tmp_path) == []
+    (row,) = Reader(tmp_path / "lake").rows("select outcome from monitoring.runs where event = 'ended'")
+    assert row["outcome"] == "interrupted"
+
+    assert gmv("run", *folders).returncode == 0
+    assert gmv("show", "daily_gmv", "--format", "csv", "--lake", str(tmp_path / "lake")).stdout == EXPECTED
+
+
+def test_killed_runner_takes_its_server_along_and_the_next_run_completes(folders, tmp_path):
+    run = subprocess.Popen([str(GMV), "run", *folders], stderr=subprocess.DEVNULL, env=own_environment())
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "lake" / "bronze" / "purchase" / "_delta_log").exists():
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.1)
+    run.kill()
+    run.wait()
+    held = lock.acquire(tmp_path / "lake", "the test", wait_seconds=30)
+    held.release()
+    assert gmv("run", *folders).returncode == 0
+    assert gmv("show", "daily_gmv", "--format", "csv", "--lake", str(tmp_path / "lake")).stdout == EXPECTED
+
+
+def test_a_locked_lake_is_named_with_its_holder(folders, tmp_path):
+    held = lock.acquire(tmp_path / "lake", "the test")
+    refused = gmv("run", *folders)
+    held.release()
+    assert refused.returncode == 4
+    assert "is being written by the test" in refused.stderr
+
+
+def test_lock_is_held_until_released(tmp_path):
+    held = lock.acquire(tmp_path, "one")
+    with pytest.raises(LakeLocked, match="written by one"):
+        lock.acquire(tmp_path, "two")
+    held.release()
+    lock.acquire(tmp_path, "two").release()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--start-date", "2023-02-30", "--end-date", "2023-03-01"], "'2023-02-30' is no date"),
+        (["--start-date", "2023-02-01"], "needs both"),
+        (["--start-date", "2023-02-02", "--end-date", "2023-02-01"], "is after"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_writes_nothing(folders, tmp_path, arguments, said):
+    wrong = gmv("run", *folders, *arguments)
+    assert wrong.returncode == 2
+    assert said in wrong.stderr and "Traceback" not in wrong.stderr
+    assert not (tmp_path / "lake").exists()
+
+
+def test_missing_landing_folder_is_an_error_of_one_sentence(tmp_path):
+    failed = gmv("run", "--lake", str(tmp_path / "lake"), "--landing", str(tmp_path / "none"))
+    assert failed.returncode == 1
+    assert "does not exist" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def notebook_with(folder: Path, monkeypatch, source: str) -> None:
+    """Let the runner find one notebook of one cell."""
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "one.ipynb")
+    monkeypatch.setattr(kernels, "NOTEBOOKS", folder)
+
+
+def test_hung_cell_ends_within_its_time(tmp_path, monkeypatch):
+    notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(600)")
+    monkeypatch.setenv("GMV_CELL_SECONDS", "2")
+    settings.cache_clear()
+    with pytest.raises(GmvError, match=r"longer than 2 seconds \(GMV_CELL_SECONDS\)"):
+        kernels.execute("one", tmp_path / "out.ipynb", {}, kernels.kernel_manager(None, {}))
+    assert (tmp_path / "out.ipynb").exists()
+
+
+def test_dead_kernel_is_a_clear_failure(tmp_path, monkeypatch):
+    notebook_with(tmp_path, monkeypatch, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(GmvError, match="its kernel died"):
+        kernels.execute("one", tmp_path / "out.ipynb", {}, kernels.kernel_manager(None, {}))
+    assert (tmp_path / "out.ipynb").exists()
+
+
+def test_error_of_a_notebook_keeps_its_kind(tmp_path, monkeypatch):
+    notebook_with(tmp_path, monkeypatch, "from gmv.errors import LakeLocked\nraise LakeLocked('held by x')")
+    with pytest.raises(LakeLocked, match="held by x"):
+        kernels.execute("one", tmp_path / "out.ipynb", {}, kernels.kernel_manager(None, {}))
+
+
+def test_server_takes_no_connection_without_its_token(server):
+    asks = (
+        "import os; from pyspark.sql import SparkSession;"
+        "print(SparkSession.builder.remote(os.environ['SPARK_REMOTE']).getOrCreate().range(3).count())"
+    )
+    token = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+    environment = {**own_environment(), **server.environment()}
+    run = [sys.executable, "-c", asks]
+    with_token = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=120)
+    assert with_token.stdout.strip() == "3"
+    wrong = {**environment, token: "guessed"}
+    without = subprocess.run(run, env=wrong, capture_output=True, text=True, timeout=120)
+    assert without.returncode != 0 and "UNAUTHENTICATED" in without.stderr
