@@ -1,7 +1,10 @@
 # `make run` and `make test` need Python 3.11 to 3.13 and Java 17 to 25, nothing else.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-PYTHON ?= $(firstword $(foreach candidate,python3.13 python3.12 python3.11 python3,$(shell command -v $(candidate) 2>/dev/null)))
+IS_FIT := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+# The first Python that runs and fits; a name on PATH may be a stub that doesn't.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+  $$name -c '$(IS_FIT)' 2>/dev/null && { command -v $$name; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -14,7 +17,7 @@ setup: $(READY) ## Make the environment: packages at their locked versions, and 
 $(READY): requirements.lock pyproject.toml lib/gmv/lake/delta-jars.xml
 	@command -v java >/dev/null || test -x "$$JAVA_HOME/bin/java" || { \
 	  echo "Java is missing. Install version 17 to 25: apt install openjdk-17-jre-headless, brew install openjdk@21, or conda install openjdk=21."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_FIT)' || { \
 	  echo "Python 3.11 to 3.13 is needed; name one by: make PYTHON=/path/to/python setup"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing packages (once, a minute or two) ..."
