@@ -35,7 +35,8 @@ def test_running_twice_changes_nothing(lake):
 def test_worked_example_of_the_ledger(lake):
     """Paid at 100.00, then nac at 80.00, then paid again on another day, then a late withdrawal between."""
     header = (
-        "transaction_datetime,transaction_date,purchase_id,buyer_id,prod_item_id,order_date,release_date,producer_id"
+        "transaction_datetime,transaction_date,purchase_id,"
+        "buyer_id,prod_item_id,order_date,release_date,producer_id"
     )
     item = "transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value"
     info = "transaction_datetime,transaction_date,purchase_id,subsidiary"
