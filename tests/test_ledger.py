@@ -367,6 +367,16 @@ LATE = {
         [paid("03-10 08:00"), item("03-10 08:00", "5.00")],
         ["03-10 unknown +5.00/+1 03-10 paid"],
     ),
+    "for the first time at zero": Again(  # no money, but a row
+        [],
+        [paid("03-10 08:00"), item("03-10 08:00", "0.00")],
+        ["03-10 unknown +0.00/+1 03-10 paid"],
+    ),
+    "withdrawn at zero": Again(
+        [paid("03-10 08:00"), item("03-10 08:00", "0.00")],
+        [unpaid("03-11 08:00")],
+        ["03-10 unknown +0.00/-1 03-11 withdrawn"],
+    ),
     "late withdrawal between two payments": Again(  # the example of the design
         [
             paid("03-10 08:00"),

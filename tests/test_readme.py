@@ -204,6 +204,8 @@ def checkout(tmp_path_factory):
     for leftover in [*(folder / "data_lake").iterdir(), *(folder / "runs").iterdir()]:
         if leftover.is_dir() and leftover.name != "landing":
             shutil.rmtree(leftover)
+        elif leftover.name == "_lock":
+            leftover.unlink()
     environment = folder / ".venv"
     environment.mkdir()
     for part in Path(sys.prefix).iterdir():

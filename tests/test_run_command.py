@@ -193,7 +193,7 @@ def test_hung_cell_ends_within_its_time(tmp_path, monkeypatch):
 
 def test_dead_kernel_is_a_clear_failure(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(GmvError, match="its kernel died"):
+    with pytest.raises(GmvError, match="its kernel or its Spark server died"):
         kernels.execute("one", tmp_path / "out.ipynb", {}, kernels.kernel_manager(None, {}))
     assert (tmp_path / "out.ipynb").exists()
 
