@@ -1,10 +1,16 @@
 """nbval runs the notebooks in order on a lake of their own, never on the user's."""
 
-import pytest
+from contextlib import ExitStack
+
 from gmv.run.committed import own_lake
 
+_open = ExitStack()
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_lake():
-    with own_lake():
-        yield
+
+def pytest_sessionstart() -> None:
+    """nbval starts a notebook's kernel before any fixture: the environment must be there before that."""
+    _open.enter_context(own_lake())
+
+
+def pytest_sessionfinish() -> None:
+    _open.close()
