@@ -15,7 +15,7 @@ from typing import Any
 
 from gmv import bronze, progress, publication
 from gmv.errors import UsageError
-from gmv.lake import lock, records
+from gmv.lake import faults, lock, records
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
@@ -59,7 +59,7 @@ class Step:
     """
 
     def __init__(self, name: str, parameters: dict[str, Any]) -> None:
-        self.name = name
+        self.name = faults.where = name
         self.window = Window(
             parse_date("start_date", parameters["start_date"]), parse_date("end_date", parameters["end_date"])
         )
@@ -75,6 +75,7 @@ class Step:
             self._lock = lock.acquire(self.lake_path, f"notebook {name} of run {self.run}")
             if not self._is_part_of_a_run:
                 finish_killed_run(self.lake_path)
+        faults.reach("after start")
 
     @property
     def start_date(self) -> dt.date | None:

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from gmv.lake import records
+from gmv.lake import faults, records
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.silver import STRIPPED
@@ -176,7 +176,8 @@ class Lake:
         writer = rows.select(*table.column_names).write.format("delta").mode("append")
         if metadata:
             writer = writer.option("userMetadata", json.dumps(metadata))
-        writer.save(str(self.path / table.path))
+        with faults.commit(table.path):
+            writer.save(str(self.path / table.path))
 
     def replace(self, table: Table, rows: DataFrame, column: str, values: Sequence[str]) -> None:
         """Replace the rows whose `column` has one of `values` by `rows`, in one commit."""
@@ -184,7 +185,8 @@ class Lake:
         if self.exists(table):
             listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
             writer = writer.mode("overwrite").option("replaceWhere", f"`{column}` in ({listed})")
-        writer.save(str(self.path / table.path))
+        with faults.commit(table.path):
+            writer.save(str(self.path / table.path))
 
     def merge_latest(
         self, latest: Mapping[EventTable, DataFrame], touched: Touched, unfinished: Unfinished
@@ -201,12 +203,18 @@ class Lake:
     def _merge_latest(self, event: EventTable, latest: DataFrame, touched: Touched) -> None:
         table = event.latest
         if touched.ids is None:
-            latest.write.format("delta").mode("overwrite").save(str(self.path / table.path))
-            return
-        if not self.exists(table):
+            with faults.commit(table.path):
+                latest.write.format("delta").mode("overwrite").save(str(self.path / table.path))
+        elif not self.exists(table):
             self.append(table, latest)
-            return
-        judged = touched.ids.select(F.col("purchase_id").alias("touched_id"))
+        else:
+            with faults.commit(table.path):
+                self._merge(event, latest, touched.ids, touched.ranges)
+
+    def _merge(
+        self, event: EventTable, latest: DataFrame, touched: DataFrame, ranges: Sequence[tuple[str, str]]
+    ) -> None:
+        judged = touched.select(F.col("purchase_id").alias("touched_id"))
         source = judged.join(latest, F.col("touched_id") == F.col("purchase_id"), how="left")
         source.createOrReplaceTempView(f"latest_{event.name}")
         is_changed = " or ".join(f"not (target.{name} <=> source.{name})" for name in event.column_names)
@@ -214,10 +222,10 @@ class Lake:
         columns = ", ".join(event.column_names)
         values = ", ".join(f"source.{name}" for name in event.column_names)
         skipping = " and ".join(
-            ["target.purchase_id = source.touched_id", *_sql_ranges("target.purchase_id", touched.ranges)]
+            ["target.purchase_id = source.touched_id", *_sql_ranges("target.purchase_id", ranges)]
         )
         self.spark.sql(
-            f"merge into delta.`{self.path / table.path}` as target using latest_{event.name} as source "
+            f"merge into delta.`{self.path / event.latest.path}` as target using latest_{event.name} as source "
             f"on {skipping} "
             f"when matched and source.purchase_id is null then delete "
             f"when matched and ({is_changed}) then update set {assignments} "

@@ -12,6 +12,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
+from gmv.lake import faults
 from gmv.tables import DAILY_GMV, Table
 
 _ARROW_TYPES = {
@@ -53,13 +54,14 @@ def append(
     schema = arrow_schema(table)
     columns = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
     if columns.num_rows:
-        write_deltalake(
-            lake / table.path,
-            columns,
-            mode="append",
-            partition_by=list(table.partition_by) or None,
-            commit_properties=_commit(metadata),
-        )
+        with faults.commit(table.path):
+            write_deltalake(
+                lake / table.path,
+                columns,
+                mode="append",
+                partition_by=list(table.partition_by) or None,
+                commit_properties=_commit(metadata),
+            )
     return columns.num_rows
 
 
@@ -84,13 +86,14 @@ def replace_days(
             # Amounts would get minima and maxima as floats; the partition is what prunes here.
             configuration={"delta.dataSkippingStatsColumns": "subsidiary"},
         )
-    write_deltalake(
-        path,
-        columns,
-        mode="overwrite",
-        predicate=f"transaction_date in ({listed})",
-        commit_properties=_commit(metadata),
-    )
+    with faults.commit(DAILY_GMV.path):
+        write_deltalake(
+            path,
+            columns,
+            mode="overwrite",
+            predicate=f"transaction_date in ({listed})",
+            commit_properties=_commit(metadata),
+        )
 
 
 def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:

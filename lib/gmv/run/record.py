@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from gmv.lake import records
+from gmv.lake import faults, records
 from gmv.lake.reader import Reader
 from gmv.notebook import code_version
 from gmv.publication import Window
@@ -86,7 +86,8 @@ class Record:
         }
         unfinished = self.folder / "run.json.part"
         unfinished.write_text(json.dumps(told, indent=2, default=str) + "\n")
-        unfinished.replace(self.folder / "run.json")
+        with faults.commit("run.json"):
+            unfinished.replace(self.folder / "run.json")
 
     def _append(self, event: str, at: dt.datetime) -> None:
         records.append(

@@ -1,0 +1,143 @@
+"""`make crash-test`: every commit of a run, before and after it, with every victim that can be killed there.
+
+After each kill: readers get the last published numbers; a plain `gmv run` completes; the second engine agrees;
+the tables are those of a run that was never killed. Ends with a table, which is also written as markdown.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import crash
+import typer
+from crash import Case, Scene
+from gmv.lake.reader import Reader
+from gmv.settings import PROJECT
+from gmv.verify import verify
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+PAGE = PROJECT / "docs" / "crash-matrix.md"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case: an empty fault is a good end."""
+
+    case: Case
+    fault: str
+    seconds_to_free: float
+    """From the kill until nobody held the lake any more."""
+    seconds_to_finish: float
+    """What the plain run took that went on."""
+
+
+def try_case(case: Case, scene: Scene, before: dict, after: dict, expected: dict) -> Outcome:
+    """Kill a run on a lake of its own, look, let a plain run finish, and compare."""
+    freed = finished = 0.0
+    try:
+        freed = scene.kill(scene.run_until(case.point), case.victim)
+        published = scene.published()
+        assert published in (before, after), "readers got numbers that were never published"
+        began = time.monotonic()
+        scene.run()
+        finished = time.monotonic() - began
+        assert scene.published() == after, "the finished run published other numbers"
+        assert verify(Reader(scene.lake), crash.TODAY).agrees, "the second engine disagrees"
+        found = crash.content(scene.lake)
+        differing = [path for path in expected if found[path] != expected[path]]
+        assert not differing, f"other rows than without the kill in {', '.join(differing)}"
+    except (AssertionError, subprocess.TimeoutExpired) as fault:
+        return Outcome(case, str(fault).strip() or type(fault).__name__, freed, finished)
+    return Outcome(case, "", freed, finished)
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Only cases whose text holds this.")] = "",
+    times: Annotated[int, typer.Option(help="How often the whole matrix is tried.", min=1)] = 1,
+    write: Annotated[bool, typer.Option(help="Write docs/crash-matrix.md.")] = False,
+) -> None:
+    """Try all cases and print what came of each."""
+    console = Console()
+    cases = [case for case in crash.all_cases() if only in str(case)]
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="gmv-crash-") as folder:
+        first = Scene(Path(folder, "first"))
+        crash.first_run(first)
+        crash.deliver_corrections(first)
+        undisturbed = crash.copy_of(first, Path(folder, "undisturbed"))
+        undisturbed.run()
+        before, after, expected = first.published(), undisturbed.published(), crash.content(undisturbed.lake)
+        for case in track(cases * times, "Killing", console=console, disable=not console.is_terminal):
+            scene = crash.copy_of(first, Path(folder, "case"))
+            outcomes.append(try_case(case, scene, before, after, expected))
+            shutil.rmtree(Path(folder, "case"))
+            told = outcomes[-1]
+            console.print(
+                f"{told.case}: {told.fault or 'as if never killed'} "
+                f"(free after {told.seconds_to_free:.1f} s, finished in {told.seconds_to_finish:.0f} s)",
+                highlight=False,
+            )
+    _tell(console, outcomes)
+    if write:
+        PAGE.write_text(_page(outcomes, times))
+    faults = [outcome for outcome in outcomes if outcome.fault]
+    print(f"{len(outcomes) - len(faults)} passed, {len(faults)} failed")
+    raise typer.Exit(1 if faults else 0)
+
+
+def _rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    return [
+        [
+            outcome.case.point,
+            outcome.case.victim,
+            outcome.fault or "as if never killed",
+            f"{outcome.seconds_to_free:.1f}",
+            f"{outcome.seconds_to_finish:.0f}",
+        ]
+        for outcome in outcomes
+    ]
+
+
+_HEADER = ["point", "victim", "outcome", "lake free after (s)", "finished in (s)"]
+
+
+def _tell(console: Console, outcomes: Sequence[Outcome]) -> None:
+    table = Table(*_HEADER)
+    for row in _rows(outcomes):
+        table.add_row(*row)
+    console.print(table)
+
+
+def _page(outcomes: Sequence[Outcome], times: int) -> str:
+    lines = [
+        "# What a kill does, at every commit",
+        "",
+        "A run that brings corrections is stopped just before or just after a commit, and one of its processes is",
+        "killed there (SIGKILL). *As if never killed* means: readers got the last published numbers, the next plain",
+        "`gmv run` completed, the second engine agreed to the cent, and all rows of bronze, silver and gold are",
+        "those of a run that nobody killed.",
+        "",
+        f"`make crash-test`, {times} time(s), {dt.date.today()}, {os.cpu_count()} cores, {platform.machine()}, "
+        f"Python {platform.python_version()}.",
+        "",
+        f"| {' | '.join(_HEADER)} |",
+        f"|{' --- |' * len(_HEADER)}",
+        *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in _rows(outcomes)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)

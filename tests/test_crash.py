@@ -1,0 +1,53 @@
+"""A run that is killed again and again, at a commit further on each time, and then let go.
+
+The whole matrix, each commit with each victim and a run that finishes after each, is `make crash-test`.
+"""
+
+from __future__ import annotations
+
+import crash
+import pytest
+from crash import Case, Scene
+from gmv.lake.reader import Reader
+from gmv.verify import verify
+
+KILLS = [
+    Case("runner after server start", "server"),
+    Case("runner after run.json", "runner"),
+    Case("01_bronze before bronze/product_item", "kernel"),
+    Case("01_bronze before bronze/files", "runner"),
+    Case("02_silver after silver/purchase_versions", "server"),
+    Case("02_silver before silver/purchase", "kernel"),
+    Case("02_silver before monitoring/progress", "server"),
+    Case("02_silver after monitoring/progress", "runner"),
+    Case("03_gold after gold/gmv_ledger", "kernel"),
+    Case("03_gold before gold/daily_gmv", "server"),
+    Case("03_gold after gold/daily_gmv", "kernel"),
+    Case("03_gold after gold/daily_gmv_history", "runner"),
+]
+PUBLISHED_FROM = KILLS.index(Case("03_gold after gold/daily_gmv", "kernel"))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Scene:
+    """A lake after its first run, with corrections in landing."""
+    scene = Scene(tmp_path_factory.mktemp("crash"))
+    crash.first_run(scene)
+    crash.deliver_corrections(scene)
+    return scene
+
+
+def test_a_run_killed_twelve_times_ends_as_one_that_was_never_killed(scene, tmp_path):
+    undisturbed = crash.copy_of(scene, tmp_path)
+    undisturbed.run()
+    before, after = scene.published(), undisturbed.published()
+    assert before != after
+
+    for position, case in enumerate(KILLS):
+        run = scene.run_until(case.point)
+        scene.kill(run, case.victim)
+        assert scene.published() == (after if position >= PUBLISHED_FROM else before), str(case)
+    scene.run()
+
+    assert crash.content(scene.lake) == crash.content(undisturbed.lake)
+    assert verify(Reader(scene.lake), crash.TODAY).agrees
