@@ -62,13 +62,17 @@ class _State:
 
 @app.command(
     epilog="Examples:\n\n  gmv run\n\n  gmv run --start-date 2023-02-01 --end-date 2023-02-28\n\n"
-    "  gmv run --landing ~/inbox --lake ~/lake --as-of-date 2023-03-01"
+    "  gmv run --landing ~/inbox --lake ~/lake --as-of-date 2023-03-01\n\n"
+    "  gmv run --resume 20230301T060000-1a2b"
 )
 def run(
     start_date: StartOption = "",
     end_date: EndOption = "",
     as_of_date: AsOfOption = "",
     reread: Annotated[bool, typer.Option("--reread", help="Read every file again, known or not.")] = False,
+    resume: Annotated[
+        str, typer.Option("--resume", metavar="RUN", help="Take window and today from an older run.")
+    ] = "",
     lake: LakeOption = None,
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
@@ -76,7 +80,7 @@ def run(
     """Take in what has arrived, publish the window's days (without one: all pending days), make the report."""
     from gmv.run import runner
 
-    request = _request(start_date, end_date, as_of_date, lake, landing, runs_dir, reread)
+    request = _request(start_date, end_date, as_of_date, lake, landing, runs_dir, reread, resume)
     record = runner.run(request, _showing)
     _tell_run(record, request)
 
@@ -232,6 +236,7 @@ def _request(
     landing: Path | None,
     runs_dir: Path | None,
     reread: bool = False,
+    resume: str = "",
 ) -> Request:
     from gmv.notebook import parse_date
     from gmv.publication import Window
@@ -244,6 +249,7 @@ def _request(
         window=Window(parse_date("--start-date", start_date), parse_date("--end-date", end_date)),
         as_of_date=parse_date("--as-of-date", as_of_date),
         reread=reread,
+        resume=resume,
     )
 
 

@@ -7,13 +7,13 @@ import datetime as dt
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gmv import bronze, notebook, progress, publication
-from gmv.errors import GmvError, PublicationRefused
-from gmv.lake import lock
+from gmv.errors import GmvError, PublicationRefused, UsageError
+from gmv.lake import faults, lock
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.run.record import Record
@@ -41,6 +41,8 @@ class Request:
     window: Window = NO_WINDOW
     as_of_date: dt.date | None = None
     reread: bool = False
+    resume: str = ""
+    """An older run, whose window and today this one takes over."""
 
 
 def run(request: Request, show: Show) -> Record:
@@ -58,6 +60,7 @@ def run(request: Request, show: Show) -> Record:
             f"The landing folder {request.landing} does not exist. Make it, or name another by --landing."
         )
     with _held(request.lake, f"run {run_id}") as held, _stopping_on_terminate():
+        request = _resumed(request)
         notebook.finish_killed_run(request.lake)
         record = Record(
             run_id,
@@ -121,6 +124,7 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
     parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
     facts = {notebook.FACTS_FOLDER: str(record.folder)}
     with _spark_for(held, record.folder / "spark.log", is_small) as server:
+        faults.reach("after server start")
         environment = server.environment() if server else {}
         managers = kernels.kernel_manager(held, {**facts, **environment}, server)
         for name in ("01_bronze", "02_silver", "03_gold"):
@@ -149,6 +153,31 @@ def _spark_for(held: lock.Lock, log: Path, is_small: bool) -> Iterator[SparkServ
     else:
         with spark.SparkServer(held, log, is_small) as server:
             yield server
+
+
+def _resumed(request: Request) -> Request:
+    """The request with the window and the today of the run that it resumes.
+
+    Raises:
+        UsageError: when there is no such run, or a window or today is given besides.
+    """
+    if not request.resume:
+        return request
+    if request.window.start_date or request.as_of_date:
+        raise UsageError(
+            "--resume takes window and today from the run; leave out --start-date, --end-date, --as-of-date."
+        )
+    rows = Reader(request.lake).rows(
+        "select start_date, end_date, as_of_date from monitoring.runs "
+        "where run = $run and kind = 'run' and event = 'started'",
+        run=request.resume,
+    )
+    if not rows:
+        raise UsageError(
+            f"--resume: the lake {request.lake} knows no run {request.resume!r}; see: gmv show runs."
+        )
+    window = Window(rows[0]["start_date"], rows[0]["end_date"])
+    return replace(request, window=window, as_of_date=rows[0]["as_of_date"])
 
 
 def _has_work(record: Record) -> bool:
