@@ -168,14 +168,17 @@ class Scene:
         Returns:
             How many seconds it took until the lake was free.
         """
-        family = psutil.Process(run.pid).children(recursive=True)
         is_victim = {
             "runner": lambda process: process.pid == run.pid,
             "kernel": lambda process: "ipykernel_launcher" in process.cmdline(),
             "server": lambda process: process.name() == "java",
         }[victim]
-        victims = [process for process in [psutil.Process(run.pid), *family] if is_victim(process)]
-        assert victims, f"there is no {victim} to kill among {[process.name() for process in family]}"
+        victims: list[psutil.Process] = []
+        deadline = time.monotonic() + 20
+        while not victims:  # a server that is being started takes a moment to be there
+            assert time.monotonic() < deadline, f"there is no {victim} to kill"
+            family = psutil.Process(run.pid).children(recursive=True)
+            victims = [process for process in [psutil.Process(run.pid), *family] if is_victim(process)]
         for process in victims:
             process.send_signal(signal.SIGKILL)
         killed = time.monotonic()

@@ -37,6 +37,7 @@ def scene(tmp_path_factory) -> Scene:
     return scene
 
 
+@pytest.mark.timeout(3600)
 def test_a_run_killed_twelve_times_ends_as_one_that_was_never_killed(scene, tmp_path):
     undisturbed = crash.copy_of(scene, tmp_path)
     undisturbed.run()

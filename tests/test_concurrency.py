@@ -1,0 +1,90 @@
+"""Readers beside a writer, and writers beside each other, on real tables and real locks."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+import pytest
+from gmv import publication
+from gmv.errors import LakeLocked
+from gmv.lake import lock, records
+from gmv.lake.reader import Reader
+
+DAYS = [dt.date(2023, 3, 1) + dt.timedelta(n) for n in range(30)]
+
+
+def publish(lake, gmv: str) -> None:
+    rows = [
+        {"transaction_date": day, "subsidiary": subsidiary, "gmv": Decimal(gmv)}
+        for day in DAYS
+        for subsidiary in ("int", "nac")
+    ]
+    records.replace_days(lake, DAYS, rows, {"run": gmv})
+
+
+def test_ten_readers_see_whole_days_of_one_publication_or_of_the_other(tmp_path):
+    publish(tmp_path, "1.00")
+    is_over = threading.Event()
+
+    def look() -> tuple[int, list]:
+        looks, torn = 0, []
+        while not is_over.is_set() or not looks:
+            published = publication.published(Reader(tmp_path))
+            looks += 1
+            if len(published) != 60 or len(set(published.values())) != 1:
+                torn.append(published)
+        return looks, torn
+
+    with ThreadPoolExecutor(10) as pool:
+        readers = [pool.submit(look) for _ in range(10)]
+        for turn in range(10):
+            publish(tmp_path, f"{2 + turn}.00")
+        is_over.set()
+        seen = [reader.result() for reader in readers]
+    assert all(looks for looks, _ in seen)
+    assert [torn for _, torn in seen if torn] == []
+
+
+def test_a_reader_that_began_before_a_publication_stays_with_what_it_saw(tmp_path):
+    publish(tmp_path, "1.00")
+    reader = Reader(tmp_path)
+    assert set(publication.published(reader).values()) == {Decimal("1.00")}
+    publish(tmp_path, "2.00")
+    assert set(publication.published(reader).values()) == {Decimal("1.00")}
+    assert set(publication.published(Reader(tmp_path)).values()) == {Decimal("2.00")}
+
+
+def test_a_lock_whose_holder_was_killed_is_taken_over(tmp_path):
+    dies = (
+        "import os, pathlib; from gmv.lake import lock;"
+        "lock.acquire(pathlib.Path(os.environ['AT']), 'the dead run'); os._exit(9)"
+    )
+    died = subprocess.run([sys.executable, "-c", dies], env={**os.environ, "AT": str(tmp_path)})
+    assert died.returncode == 9
+    lock.acquire(tmp_path, "the next one").release()
+
+
+def test_a_lock_that_a_child_of_the_dead_holds_is_not_taken_over(tmp_path):
+    """As by a Spark server that outlives its killed runner: the lake is free when it has ended, not before."""
+    leaves = (
+        "import os, pathlib, subprocess; from gmv.lake import lock;"
+        "held = lock.acquire(pathlib.Path(os.environ['AT']), 'the dead run');"
+        "child = subprocess.Popen(['/bin/sleep', '60'], pass_fds=[held.fd], stdout=-3, stderr=-3);"
+        "print(child.pid); os._exit(9)"
+    )
+    died = subprocess.run(
+        [sys.executable, "-u", "-c", leaves],
+        env={**os.environ, "AT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    with pytest.raises(LakeLocked, match="the dead run"):
+        lock.acquire(tmp_path, "too early")
+    subprocess.run(["kill", "-9", died.stdout.strip()], check=True)
+    lock.acquire(tmp_path, "the next one", wait_seconds=10).release()
