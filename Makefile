@@ -29,6 +29,9 @@ $(READY): requirements.lock pyproject.toml lib/gmv/lake/delta-jars.xml
 run: $(READY) ## Run the pipeline on what is in data_lake/landing, through all four notebooks
 	@$(BIN)/gmv run
 
+example: $(READY) ## Make an example whose numbers change: eight deliveries, a run on each morning
+	@$(BIN)/python -m gmv.run.example
+
 test: $(READY) ## Run every test: rules, notebooks under nbval, README's commands
 	@$(BIN)/python -m pytest tests
 	@$(BIN)/python -m pytest --nbval-lax notebooks
@@ -53,4 +56,4 @@ clean: ## Remove the environment and everything the pipeline wrote; the landing 
 	@find data_lake -mindepth 1 -maxdepth 1 ! -name landing -exec rm -rf {} +
 	@find runs -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 
-.PHONY: help setup run test lint lab notebooks bench lock clean
+.PHONY: help setup run example test lint lab notebooks bench lock clean

@@ -7,7 +7,7 @@ import datetime as dt
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from gmv.run.record import Record
     from gmv.run.runner import Request
 
@@ -143,6 +145,46 @@ def show(
         _moment("--recorded-by", recorded_by),
     )
     _print_rows(of.column_names, rows, output, of.path)
+
+
+@app.command(
+    epilog="Examples:\n\n  gmv explain 2023-02-18\n\n"
+    "  gmv explain --start-date 2023-01-01 --end-date 2023-01-31 --format csv\n\n"
+    "  gmv explain --run 20230401T060000-1a2b"
+)
+def explain(
+    date: Annotated[str, typer.Argument(metavar="[DATE]", help="A day, YYYY-MM-DD.")] = "",
+    start_date: StartOption = "",
+    end_date: EndOption = "",
+    run: Annotated[str, typer.Option("--run", help="What this run published and posted.")] = "",
+    as_of_date: AsOfOption = "",
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    lake: LakeOption = None,
+) -> None:
+    """Why a day's number is what it is, and why it changed: to the cent, down to files and their values."""
+    from gmv import explain as explaining
+    from gmv import tell
+    from gmv.errors import UsageError
+    from gmv.lake.reader import Reader
+    from gmv.notebook import parse_date
+    from gmv.publication import Window
+    from gmv.settings import settings
+
+    if [bool(date), bool(start_date or end_date), bool(run)].count(True) != 1:
+        raise UsageError("Name one of: a DATE; --start-date and --end-date; --run.")
+    today = parse_date("--as-of-date", as_of_date) or settings().today()
+    reader = Reader(_folder("lake", lake))
+    if run:
+        changes = explaining.run(reader, run, today)
+    else:
+        first, last = parse_date("DATE", date), parse_date("DATE", date)
+        if not date:
+            first, last = parse_date("--start-date", start_date), parse_date("--end-date", end_date)
+        changes = explaining.days(reader, Window(first, last), today)
+    if output is Format.table:
+        _print_tables(tell.explanation(changes))
+    else:
+        _print_rows([*tell.EXPLAIN_COLUMNS], tell.explanation_rows(changes), output, "")
 
 
 @app.command(epilog="Examples:\n\n  gmv status\n\n  gmv status --lake ~/lake --as-of-date 2023-03-01")
@@ -339,5 +381,16 @@ def _print_rows(columns: list[str], rows: list[dict[str, Any]], output: Format, 
             table.add_row(*(escape(shown.as_text(row[column])) for column in columns))
         Console().print(table)
 
+
+def _print_tables(tables: Iterable[RenderableType]) -> None:
+    from rich.console import Console
+
+    console = Console(width=min(Console().width, MOST_COLUMNS) if sys.stdout.isatty() else MOST_COLUMNS)
+    for table in tables:
+        console.print(table)
+
+
+MOST_COLUMNS = 100
+"""Tables are no wider than so many characters."""
 
 _AMOUNTS = {"gmv", "previous_gmv", "amount", "published", "coming", "difference", "records", "purchases"}

@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     lake: Path = Field(PROJECT / "data_lake", description="Folder of the Delta tables")
     landing: Path = Field(PROJECT / "data_lake" / "landing", description="Folder where CSV files arrive")
     runs_dir: Path = Field(PROJECT / "runs", description="Folder of the run records and reports")
+    example: Path = Field(
+        PROJECT / "build" / "restated", description="Folder of the example that `make example` makes"
+    )
     timezone: str = Field("UTC", description="Whose current date is today, where --as-of-date is not given")
     closed_until: dt.date | None = Field(None, description="Books are closed up to this day, inclusive")
     spark_memory_mib: int = Field(

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import pandas as pd
 
+from gmv.explain import why
 from gmv.lake.reader import Reader
 from gmv.tables import TABLES
 
@@ -26,30 +27,6 @@ _NEWEST_COUNTS = """
     from monitoring.partition_stats
     qualify row_number() over (partition by layer, "table", day order by recorded_at desc, run desc) = 1
 """
-
-_WHY = {
-    ("paid", True): "Payment received",
-    ("paid", False): "Payment that no longer counts here",
-    ("item_arrived", True): "Item details arrived after the payment",
-    ("item_arrived", False): "Item details that no longer count here",
-    ("withdrawn", False): "Payment withdrawn",
-    ("withdrawn", True): "Withdrawal that no longer counts",
-    ("repriced", True): "Price or quantity raised",
-    ("repriced", False): "Price or quantity lowered",
-    ("moved_day", True): "Moved here from another day",
-    ("moved_day", False): "Moved to another day",
-    ("subsidiary_known", True): "Subsidiary became known: this one",
-    ("subsidiary_known", False): "Subsidiary became known: another one",
-    ("moved_subsidiary", True): "Moved here from another subsidiary",
-    ("moved_subsidiary", False): "Moved to another subsidiary",
-    ("unexplained", True): "Not explained by the ledger: the published number had been damaged",
-    ("unexplained", False): "Not explained by the ledger: the published number had been damaged",
-}
-_BECAUSE = {
-    "retraction": ", because a file was retracted",
-    "undo": ", because a retracted file was restored",
-    "rule": ", because the rule of GMV changed",
-}
 
 
 def daily_gmv(
@@ -211,11 +188,11 @@ def restatements(
         start_date=start_date,
         end_date=end_date,
     )
-    why = [
-        _WHY.get((reason, adds), reason) + _BECAUSE.get(cause, "")
+    words = [
+        why(reason, adds, cause)
         for reason, adds, cause in zip(frame["reason"], frame["adds"], frame["cause"], strict=True)
     ]
-    frame["why"] = pd.Series(why, dtype=object)
+    frame["why"] = pd.Series(words, dtype=object)
     return frame[
         [
             *("transaction_date", "subsidiary", "previous_gmv", "gmv", "difference"),

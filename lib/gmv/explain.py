@@ -1,0 +1,375 @@
+"""Why a number is what it is: from each publication to the next, posting by posting, to the cent.
+
+Each change of a day and subsidiary has parts that add up to it: the postings that the ledger received since the
+number was published before. What they don't add up to is a part of its own, so that nothing is hidden.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from gmv import publication
+from gmv.errors import UsageError
+from gmv.lake.reader import Reader
+from gmv.publication import Place, Window
+from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, EventTable
+
+UNEXPLAINED = "unexplained"
+NOTHING = Decimal("0.00")
+
+_WORDS = {
+    ("paid", True): "Payment received",
+    ("paid", False): "Payment that no longer counts here",
+    ("item_arrived", True): "Item details arrived after the payment",
+    ("item_arrived", False): "Item details that no longer count here",
+    ("withdrawn", False): "Payment withdrawn",
+    ("withdrawn", True): "Withdrawal that no longer counts",
+    ("repriced", True): "Price or quantity raised",
+    ("repriced", False): "Price or quantity lowered",
+    ("moved_day", True): "Moved here from another day",
+    ("moved_day", False): "Moved to another day",
+    ("subsidiary_known", True): "Subsidiary became known: this one",
+    ("subsidiary_known", False): "Subsidiary became known: another one",
+    ("moved_subsidiary", True): "Moved here from another subsidiary",
+    ("moved_subsidiary", False): "Moved to another subsidiary",
+    (UNEXPLAINED, True): "Not explained by the ledger: the published number had been damaged",
+    (UNEXPLAINED, False): "Not explained by the ledger: the published number had been damaged",
+}
+_CAUSES = {
+    "retraction": ", because a file was retracted",
+    "undo": ", because a retracted file was restored",
+    "rule": ", because the rule of GMV changed",
+}
+_BEHIND: dict[str, EventTable] = {
+    "paid": PURCHASE,
+    "withdrawn": PURCHASE,
+    "moved_day": PURCHASE,
+    "item_arrived": PRODUCT_ITEM,
+    "repriced": PRODUCT_ITEM,
+    "subsidiary_known": PURCHASE_EXTRA_INFO,
+    "moved_subsidiary": PURCHASE_EXTRA_INFO,
+}
+"""The table whose event makes a purchase's standing change for this reason."""
+
+_TOLD_VALUES: dict[str, tuple[str, ...]] = {
+    "purchase": ("transaction_date", "release_date"),
+    "product_item": ("item_quantity", "purchase_value"),
+    "purchase_extra_info": ("subsidiary",),
+}
+"""The columns that decide where a purchase counts, and with how much."""
+
+
+def why(reason: str, adds: bool, cause: str = "event") -> str:
+    """A reason of the ledger in words that finance uses.
+
+    Args:
+        adds: the posting enters the day and subsidiary, or raises its amount.
+        cause: event, retraction, undo or rule.
+    """
+    return _WORDS.get((reason, adds), reason) + _CAUSES.get(cause, "")
+
+
+@dataclass(frozen=True)
+class Event:
+    """The source's event behind a posting: of its purchase, the version whose day is the posting's known_on.
+
+    Attributes:
+        values: those that decide where the purchase counts, and with how much.
+        file: the file that brought it first.
+    """
+
+    table: str
+    at: dt.datetime
+    values: dict[str, Any]
+    file: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A posting, and what is behind it; or what no posting explains, with the reason `unexplained`.
+
+    Attributes:
+        purchases: +1 enters, -1 leaves, 0 another amount.
+        known_on: the day of the event, by the source's clock.
+        run: the run that posted it, at `recorded_at` (UTC).
+        event: empty where it is out of force by now, and for what is unexplained.
+        arrived: the files whose arrival made the ledger post; for a late event's corrections another one than
+            the event's own. Of a retraction: the file that was retracted.
+        because: the reason that was given for a retraction.
+    """
+
+    amount: Decimal
+    reason: str
+    cause: str = "event"
+    purchase_id: str | None = None
+    purchases: int = 0
+    known_on: dt.date | None = None
+    ledger_seq: int | None = None
+    run: str | None = None
+    recorded_at: dt.datetime | None = None
+    event: Event | None = None
+    arrived: Sequence[str] = ()
+    because: str | None = None
+
+    @property
+    def why(self) -> str:
+        """In words: the reason, and its cause where it is not an event."""
+        adds = self.amount > 0 if self.purchases == 0 else self.purchases > 0
+        return why(self.reason, adds, self.cause)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number of a day and subsidiary that became another.
+
+    Attributes:
+        state: published; unpublished (postings that change no published number, such as a late event's);
+            damaged (the published number is another than was published); pending (closed, waits to be
+            published); in_progress (of today or later).
+        before, after: empty where nothing counts.
+        run, published_at: of the publication (UTC); empty for the other states.
+        is_restatement: the day had been published before.
+        parts: add up to the difference.
+    """
+
+    transaction_date: dt.date
+    subsidiary: str
+    state: str
+    before: Decimal | None
+    after: Decimal | None
+    run: str | None = None
+    published_at: dt.datetime | None = None
+    is_restatement: bool = True
+    parts: Sequence[Part] = field(default_factory=list)
+
+    @property
+    def difference(self) -> Decimal:
+        return (self.after or NOTHING) - (self.before or NOTHING)
+
+
+def days(reader: Reader, window: Window, today: dt.date) -> list[Change]:
+    """What happened to the numbers of some days, from the first publication to what the ledger has now.
+
+    Args:
+        window: the days, inclusive.
+        today: days before it are closed.
+
+    Returns:
+        By day and subsidiary in order of time; the differences of each add up to what the ledger has now.
+    """
+    found = reader.rows(
+        """
+        select distinct transaction_date as day from (
+            select transaction_date from gold.gmv_ledger
+            union all select transaction_date from gold.daily_gmv_history
+            union all select transaction_date from gold.daily_gmv
+        ) where transaction_date between $start_date and $end_date
+        """,
+        start_date=window.start_date,
+        end_date=window.end_date,
+    )
+    return _changes(reader, [row["day"] for row in found], today)
+
+
+def run(reader: Reader, run: str, today: dt.date) -> list[Change]:
+    """What a run published, and the changes to which it posted, whichever run published them.
+
+    Raises:
+        UsageError: no run of that id published or posted anything, or is on record.
+    """
+    found = reader.rows(
+        """
+        select distinct transaction_date as day from (
+            select transaction_date from gold.gmv_ledger where run = $run
+            union all select transaction_date from gold.daily_gmv_history where run = $run
+        )
+        """,
+        run=run,
+    )
+    if not found and not reader.rows("select 1 from monitoring.runs where run = $run limit 1", run=run):
+        raise UsageError(f"There is no run {run!r} in this lake; `gmv show runs` lists them.")
+    return [
+        change
+        for change in _changes(reader, [row["day"] for row in found], today)
+        if change.run == run or any(part.run == run for part in change.parts)
+    ]
+
+
+def _changes(reader: Reader, on: Sequence[dt.date], today: dt.date) -> list[Change]:
+    judged = set(on)
+    parts: dict[Place, list[Part]] = defaultdict(list)
+    for place, part in _postings(reader, on):
+        parts[place].append(part)
+    history: dict[Place, list[dict]] = defaultdict(list)
+    first_published: dict[dt.date, dt.datetime] = {}
+    for row in reader.rows(
+        "select * from gold.daily_gmv_history where list_contains($days, transaction_date) "
+        "order by ledger_seq, published_at",
+        days=list(on),
+    ):
+        day = row["transaction_date"]
+        history[day, row["subsidiary"]].append(row)
+        first_published[day] = min(first_published.get(day, row["published_at"]), row["published_at"])
+    published, sums = publication.published(reader), publication.ledger_sums(reader)
+    places = {place for place in parts.keys() | history.keys() | published.keys() if place[0] in judged}
+    return [
+        change
+        for place in sorted(places)
+        for change in _of_place(
+            place,
+            parts[place],
+            history[place],
+            first_published.get(place[0]),
+            published.get(place),
+            sums.get(place),
+            today,
+        )
+    ]
+
+
+def _of_place(
+    place: Place,
+    parts: Sequence[Part],
+    history: Iterable[dict],
+    first_published: dt.datetime | None,
+    published: Decimal | None,
+    coming: Decimal | None,
+    today: dt.date,
+) -> list[Change]:
+    changes: list[Change] = []
+    before: Decimal | None = None
+    seq = 0
+
+    def add(state: str, after: Decimal | None, own: Sequence[Part], **of_publication: Any) -> None:
+        nonlocal before
+        rest = (after or NOTHING) - (before or NOTHING) - sum((part.amount for part in own), NOTHING)
+        explained = [*own, Part(rest, UNEXPLAINED)] if rest else list(own)
+        changes.append(Change(*place, state, before, after, **of_publication, parts=explained))
+        before = after
+
+    for row in history:
+        own = [part for part in parts if seq < (part.ledger_seq or 0) <= row["ledger_seq"]]
+        if row["previous_gmv"] != before:  # what was published in between is not on record
+            add("damaged", row["previous_gmv"], [])
+        add(
+            "published",
+            row["gmv"],
+            own,
+            run=row["run"],
+            published_at=row["published_at"],
+            is_restatement=row["published_at"] > first_published,
+        )
+        seq = max(seq, row["ledger_seq"])
+    if published != before:
+        add("damaged", published, [])
+    since = [part for part in parts if (part.ledger_seq or 0) > seq]
+    if coming != published:
+        state = "pending" if place[0] < today else "in_progress"
+        add(state, coming, since, is_restatement=first_published is not None)
+    elif since:
+        add("unpublished", coming, since)
+    return changes
+
+
+def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Part]]:
+    """The postings of some days, the greatest amount first within a batch, each with what is behind it."""
+    events = "\nunion all by name\n".join(
+        f"""
+        select purchase_id, cast(transaction_datetime as date) as known_on, '{event.name}' as "table",
+            transaction_datetime as "at", {", ".join(_TOLD_VALUES[event.name])}, file, run as brought_by
+        from silver.{event.versions.name}
+        where purchase_id in (select purchase_id from posted)
+        qualify row_number() over (
+            partition by purchase_id, cast(transaction_datetime as date)
+            order by {", ".join(f"{name} desc nulls last" for name in event.precedence)}
+        ) = 1
+        """
+        for event in EVENT_TABLES
+    )
+    brought = "\nunion all\n".join(
+        f"select purchase_id, file, run from silver.{event.versions.name} "
+        "where purchase_id in (select purchase_id from posted)"
+        for event in EVENT_TABLES
+    )
+    behind = " ".join(f"when '{reason}' then '{event.name}'" for reason, event in _BEHIND.items())
+    rows = reader.rows(
+        f"""
+        with posted as (
+            select *, case reason {behind} end as behind
+            from gold.gmv_ledger where list_contains($days, transaction_date)
+        ),
+        -- A ledger step notes the bronze runs that it has taken in, after it has posted.
+        noted as (select distinct recorded_at from monitoring.progress where step = 'ledger'),
+        taken as (
+            select posted_at, progress.bronze_run
+            from (select distinct recorded_at as posted_at from posted) as moments
+            asof join noted on moments.posted_at <= noted.recorded_at
+            join monitoring.progress as progress
+                on progress.step = 'ledger' and progress.recorded_at = noted.recorded_at
+        ),
+        arrived as (
+            select purchase_id, posted_at, list(distinct file order by file) as files,
+                list(distinct run) as bronze_runs
+            from ({brought}) as brought join taken on brought.run = taken.bronze_run
+            group by all
+        ),
+        out_of_force as (
+            select posted_at, list(distinct path order by path) as paths, max(reason) as because
+            from bronze.files as files join taken on files.run = taken.bronze_run
+            where outcome in ('retracted', 'restored')
+            group by posted_at
+        ),
+        events as ({events})
+        select posted.*, events.* exclude (purchase_id, known_on, transaction_date, subsidiary, brought_by),
+            events.transaction_date as event_transaction_date, events.subsidiary as event_subsidiary,
+            case
+                when cause in ('retraction', 'undo') then paths
+                when list_contains(bronze_runs, brought_by) then [file]
+                else files
+            end as arrived,
+            case when cause in ('retraction', 'undo') then because end as because
+        from posted
+        left join events
+            on events.purchase_id = posted.purchase_id and events.known_on = posted.known_on
+            and events."table" = posted.behind
+        left join arrived
+            on arrived.purchase_id = posted.purchase_id and arrived.posted_at = posted.recorded_at
+        left join out_of_force on out_of_force.posted_at = posted.recorded_at
+        order by ledger_seq, abs(amount) desc, posted.purchase_id, posted.known_on, reason, amount
+        """,
+        days=list(on),
+    )
+    for row in rows:
+        yield (
+            (row["transaction_date"], row["subsidiary"]),
+            Part(
+                row["amount"],
+                row["reason"],
+                row["cause"] or "event",
+                row["purchase_id"],
+                row["purchases"],
+                row["known_on"],
+                row["ledger_seq"],
+                row["run"],
+                row["recorded_at"],
+                _event(row),
+                row["arrived"] or (),
+                row["because"],
+            ),
+        )
+
+
+def _event(row: dict) -> Event | None:
+    if row["table"] is None:
+        return None
+    renamed = {
+        "transaction_date": "event_transaction_date",
+        "subsidiary": "event_subsidiary",
+    }
+    values = {name: row[renamed.get(name, name)] for name in _TOLD_VALUES[row["table"]]}
+    return Event(row["table"], row["at"], values, row["file"])

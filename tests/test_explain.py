@@ -1,0 +1,223 @@
+"""explain: every change of a published number adds up to the cent, down to files and their values."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import tempfile
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from gmv import explain, tables, tell
+from gmv.errors import UsageError
+from gmv.lake.reader import Reader
+from gmv.publication import Window
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_lake import ModelLake
+from pipeline import events
+from small_lake import at, day, rows_of, write
+from strategies import DAYS, event_arrivals
+
+LATER = day("2030-01-01")
+
+
+def files_of(text: str) -> dict:
+    """Files by name, each with its events: `name: kind time purchase values …`, an event per line."""
+    files: dict[str, list] = defaultdict(list)
+    for line in text.strip().splitlines():
+        name, event = line.strip().split(": ")
+        files[name] += events(event)
+    return files
+
+
+def explained(reader: Reader, on: str, today: dt.date = LATER) -> list[str]:
+    """The changes of a day as lines, and below each its parts."""
+    lines = []
+    for change in explain.days(reader, Window(day(on), day(on)), today):
+        lines.append(f"{change.subsidiary} {change.state} {change.before} -> {change.after}")
+        for part in change.parts:
+            behind = f"{part.event.table} {part.event.at:%m-%d} {part.event.file}" if part.event else "-"
+            lines.append(f"  {part.amount:+} {part.reason}: {behind} by {', '.join(part.arrived) or '-'}")
+    return lines
+
+
+@pytest.fixture
+def worked_example(tmp_path: Path) -> Reader:
+    lake = ModelLake()
+    for files in (
+        """a/purchase.csv: purchase 03-10T08:00 1 paid
+           a/item.csv: item 03-10T08:00 1 1 100.00""",
+        """b/item.csv: item 03-12T09:00 1 1 80.00
+           b/info.csv: info 03-12T10:00 1 nac""",
+        "c/purchase.csv: purchase 03-25T09:00 1 paid",
+        "d/purchase.csv: purchase 03-20T09:00 1 unpaid",
+    ):
+        lake.run(files_of(files))
+    return lake.save(tmp_path)
+
+
+def test_each_change_of_a_day_is_told_with_its_events_and_their_files(worked_example):
+    assert explained(worked_example, "2023-03-10") == [
+        "nac published None -> 80.00",
+        "  +100.00 subsidiary_known: purchase_extra_info 03-12 b/info.csv by b/info.csv",
+        "  -20.00 repriced: product_item 03-12 b/item.csv by b/item.csv",
+        "nac published 80.00 -> None",
+        "  -80.00 moved_day: purchase 03-25 c/purchase.csv by c/purchase.csv",
+        # The late withdrawal changes the past only: its corrections are of an event that came before it.
+        "nac unpublished None -> None",
+        "  -80.00 withdrawn: purchase 03-20 d/purchase.csv by d/purchase.csv",
+        "  +80.00 moved_day: purchase 03-25 c/purchase.csv by d/purchase.csv",
+        "unknown published None -> 100.00",
+        "  +100.00 paid: purchase 03-10 a/purchase.csv by a/purchase.csv",
+        "unknown published 100.00 -> None",
+        "  -100.00 subsidiary_known: purchase_extra_info 03-12 b/info.csv by b/info.csv",
+    ]
+
+
+def test_a_run_is_explained_by_what_it_published_and_posted(worked_example):
+    by_run = {run: explain.run(worked_example, run, LATER) for run in ("run002", "run004")}
+    assert [(change.subsidiary, change.difference) for change in by_run["run002"]] == [
+        ("nac", Decimal("80.00")),
+        ("unknown", Decimal("-100.00")),
+    ]
+    assert [(str(c.transaction_date), c.state, len(c.parts)) for c in by_run["run004"]] == [
+        ("2023-03-10", "unpublished", 2),
+        ("2023-03-25", "unpublished", 2),
+    ]
+    with pytest.raises(UsageError, match="no run 'run9'"):
+        explain.run(worked_example, "run9", LATER)
+
+
+def test_values_of_the_event_and_words_of_finance(worked_example):
+    rows = tell.explanation_rows(
+        explain.days(worked_example, Window(day("2023-03-10"), day("2023-03-10")), LATER)
+    )
+    assert list(rows[0]) == list(tell.EXPLAIN_COLUMNS)
+    assert [(row["why"], row["event_values"]) for row in rows[:4]] == [
+        ("Subsidiary became known: this one", "nac"),
+        ("Price or quantity lowered", "1 × 80.00"),
+        ("Moved to another day", "paid 2023-03-25, for 2023-03-25"),
+        ("Payment withdrawn", "not paid"),
+    ]
+
+
+def test_a_day_that_waits_is_told_as_pending_or_in_progress(tmp_path):
+    lake = ModelLake()
+    lake.run(files_of("a.csv: purchase 03-10T08:00 1 paid\nb.csv: item 03-10T08:00 1 1 100.00"))
+    lake.run(files_of("c.csv: item 03-12T08:00 1 1 70.00"), publishes=lambda _: False)
+    reader = lake.save(tmp_path)
+    waits = ["  -30.00 repriced: product_item 03-12 c.csv by c.csv"]
+    assert explained(reader, "2023-03-10")[2:] == ["unknown pending 100.00 -> 70.00", *waits]
+    assert explained(reader, "2023-03-10", today=day("2023-03-10"))[2:] == [
+        "unknown in_progress 100.00 -> 70.00",
+        *waits,
+    ]
+
+
+def test_damage_is_named_and_never_hidden(tmp_path):
+    lake = ModelLake()
+    lake.run(files_of("a.csv: purchase 03-10T08:00 1 paid\nb.csv: item 03-10T08:00 1 1 100.00"))
+    lake.published[day("2023-03-10"), "unknown"] += Decimal("0.01")
+    assert explained(lake.save(tmp_path / "number"), "2023-03-10")[2:] == [
+        "unknown damaged 100.00 -> 100.01",
+        "  +0.01 unexplained: - by -",
+        "unknown pending 100.01 -> 100.00",
+        "  -0.01 unexplained: - by -",
+    ]
+    lake.published[day("2023-03-10"), "unknown"] -= Decimal("0.01")
+    lake.ledger[0]["amount"] -= Decimal("0.01")
+    assert explained(lake.save(tmp_path / "ledger"), "2023-03-10")[:3] == [
+        "unknown published None -> 100.00",
+        "  +99.99 paid: purchase 03-10 a.csv by a.csv",
+        "  +0.01 unexplained: - by -",
+    ]
+    lake.ledger[0]["amount"] += Decimal("0.01")
+    lake.history[0]["previous_gmv"] = Decimal("7.00")
+    assert explained(lake.save(tmp_path / "history"), "2023-03-10") == [
+        "unknown damaged None -> 7.00",
+        "  +7.00 unexplained: - by -",
+        "unknown published 7.00 -> 100.00",
+        "  +100.00 paid: purchase 03-10 a.csv by a.csv",
+        "  -7.00 unexplained: - by -",
+    ]
+
+
+def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
+    ten = day("2023-03-10")
+    posted = rows_of(
+        "amount purchases cause ledger_seq run recorded_at",
+        (Decimal("100.00"), 1, "event", 1, "run1", at("2023-03-11 06:01:00")),
+        (Decimal("-100.00"), -1, "retraction", 2, "out1", at("2023-03-15 06:01:00")),
+    )
+    place = {
+        "purchase_id": "1",
+        "transaction_date": ten,
+        "subsidiary": "nac",
+        "known_on": ten,
+        "reason": "paid",
+    }
+    write(tmp_path, tables.GMV_LEDGER, [place | row for row in posted])
+    noted = rows_of(
+        "bronze_run recorded_at", ("run1", at("2023-03-11 06:02:00")), ("out1", at("2023-03-15 06:02:00"))
+    )
+    write(tmp_path, tables.PROGRESS, [{"step": "ledger", **row} for row in noted])
+    files = rows_of(
+        "path outcome reason run",
+        ("bad.csv", "ingested", None, "run1"),
+        ("bad.csv", "retracted", "a test that went to production", "out1"),
+    )
+    write(tmp_path, tables.FILES, files)
+    (change,) = explain.days(Reader(tmp_path), Window(ten, ten), LATER)
+    retracted = change.parts[-1]
+    assert retracted.why == "Payment that no longer counts here, because a file was retracted"
+    assert (retracted.arrived, retracted.because) == (["bad.csv"], "a test that went to production")
+    assert retracted.event is None
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(event_arrivals(max_runs=4), st.data())
+def test_any_life_of_a_lake_adds_up_to_the_cent(life, data):
+    _, runs = life
+    lake = ModelLake()
+    brought: dict[str, set[str]] = {}
+    for files in runs:
+        published_days = data.draw(st.sets(st.sampled_from(DAYS)))
+        run = lake.run({file.name: file.events for file in files}, publishes=published_days.__contains__)
+        brought[run] = {file.name for file in files}
+    with tempfile.TemporaryDirectory() as folder:
+        reader = lake.save(Path(folder))
+        changes = explain.days(reader, Window(min(DAYS), max(DAYS)), LATER)
+    assert sum(len(change.parts) for change in changes) == len(lake.ledger)
+    now: dict[tuple, Decimal | None] = {}
+    published: dict[tuple, Decimal | None] = {}
+    for change in changes:
+        place = change.transaction_date, change.subsidiary
+        assert change.before == now.get(place)
+        assert sum((part.amount for part in change.parts), Decimal(0)) == change.difference
+        now[place] = change.after
+        if change.state == "published":
+            published[place] = change.after
+        for part in change.parts:
+            assert part.reason != explain.UNEXPLAINED
+            assert part.event.at.date() == part.known_on
+            assert part.arrived and set(part.arrived) <= brought[part.run]
+    assert {place: gmv for place, gmv in now.items() if gmv is not None} == lake.sums()
+    assert {place: gmv for place, gmv in published.items() if gmv is not None} == lake.published
+
+
+def test_tables_fit_a_hundred_columns_and_end_in_the_same_sum(worked_example):
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    for table in tell.explanation(
+        explain.days(worked_example, Window(day("2023-03-10"), day("2023-03-10")), LATER)
+    ):
+        console.print(table)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 100
+    (together,) = (line for line in lines if "together" in line)
+    assert "-100.00" in together
+    assert any("posted when d/purchase.csv arrived" in line for line in lines)
