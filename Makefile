@@ -8,6 +8,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ORCHESTRATORS := airflow dagster prefect
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,15 +46,40 @@ lab: $(READY) ## Open Jupyter
 notebooks: $(READY) ## Execute the committed notebooks anew, on the sample and a lake of their own
 	@$(BIN)/python -m gmv.run.committed
 
+# --- Orchestrators: each has an environment of its own, since their packages exclude each other ---
+
+airflow: $(READY) orchestration/airflow/.venv/.ready ## Start a local Airflow with the daily schedule on
+	@orchestration/airflow/start
+
+dagster: $(READY) orchestration/dagster/.venv/.ready ## Start a local Dagster with the daily schedule on
+	@orchestration/dagster/start
+
+prefect: $(READY) orchestration/prefect/.venv/.ready ## Start a local Prefect with the daily schedule on
+	@orchestration/prefect/start
+
+orchestration/%/.venv/.ready: orchestration/%/requirements.txt
+	@echo "Installing $* (once) ..."
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python orchestration/$*/.venv
+	@$(BIN)/uv pip sync --quiet --require-hashes --python orchestration/$*/.venv $<
+	@touch $@
+
+orchestration-setup: $(READY) $(patsubst %,orchestration/%/.venv/.ready,$(ORCHESTRATORS)) ## Make the orchestrators' environments, for the tests
+
+orchestration-test: orchestration-setup ## Test each orchestrator with its daemons, real ticks, backfills and a kill (minutes)
+	@$(BIN)/python -m pytest orchestration
+
 bench: $(READY) ## Time the pipeline beside plain PySpark, pandas, Polars and DuckDB (minutes)
 	@$(BIN)/python benchmarks/run.py
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+	@for name in $(ORCHESTRATORS); do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header orchestration/$$name/requirements.in -o orchestration/$$name/requirements.txt; done
 
 clean: ## Remove the environment and everything the pipeline wrote; the landing folder stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info
+	@rm -rf orchestration/*/.venv orchestration/*/home
 	@find data_lake -mindepth 1 -maxdepth 1 ! -name landing -exec rm -rf {} +
 	@find runs -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 
-.PHONY: help setup run example test lint lab notebooks bench lock clean
+.PHONY: help setup run example test lint lab notebooks airflow dagster prefect orchestration-setup orchestration-test bench lock clean

@@ -65,7 +65,7 @@ def unknown_names(text: str) -> list[str]:
     """Settings, tables, commands, options and make targets that a page names but that do not exist."""
     tables = {table.path for table in TABLES}
     layers = "|".join(sorted({table.layer for table in TABLES}))
-    settings = {f"GMV_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"GMV_{name.upper()}" for name in Settings.model_fields} | orchestrators_variables()
     unknown = [name for name in re.findall(r"\bGMV_[A-Z_]+[A-Z]\b", text) if name not in settings]
     for code in named_in_code(text):
         unknown += [
@@ -74,7 +74,7 @@ def unknown_names(text: str) -> list[str]:
             if f"{layer}/{name}" not in tables
         ]
         unknown += [
-            f"make {target}" for target in re.findall(r"\bmake ([a-z]+)", code) if target not in TARGETS
+            f"make {target}" for target in re.findall(r"\bmake ([a-z-]+)", code) if target not in TARGETS
         ]
         for name, rest in re.findall(r"\bgmv (?:--debug )?([a-z]+)([^&|]*)", code):
             if name not in COMMANDS:
@@ -85,6 +85,13 @@ def unknown_names(text: str) -> list[str]:
                 f"gmv {name} {option}" for option in re.findall(r"--[a-z-]+", rest) if option not in options
             ]
     return unknown
+
+
+def orchestrators_variables() -> set[str]:
+    """The variables that the files for orchestrators read, beside gmv's own settings."""
+    folder = PROJECT / "orchestration"
+    files = [*folder.glob("*/gmv[_-]daily*"), *folder.glob("*/dags/*.py")]
+    return {name for file in files for name in re.findall(r"GMV_[A-Z_]+[A-Z]\b", file.read_text())}
 
 
 def broken_links(page: Path, text: str) -> list[str]:

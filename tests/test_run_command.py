@@ -63,7 +63,8 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def test_run_publishes_the_sample_and_a_second_run_finds_nothing_new(folders, tmp_path):
-    first = gmv("run", *folders)
+    told = tmp_path / "told.json"
+    first = gmv("run", *folders, "--record-to", str(told))
     assert first.returncode == 0, first.stderr
     assert gmv("show", "daily_gmv", "--format", "csv", "--lake", str(tmp_path / "lake")).stdout == EXPECTED
 
@@ -79,6 +80,8 @@ def test_run_publishes_the_sample_and_a_second_run_finds_nothing_new(folders, tm
     }
     record = json.loads((folder / "run.json").read_text())
     assert record["outcome"] == "succeeded"
+    assert record["report"] == str(folder / "report.html")
+    assert told.read_bytes() == (folder / "run.json").read_bytes()
     assert record["steps"]["03_gold"]["days"] == dict.fromkeys(
         ["2023-02-08", "2023-02-18", "2023-02-23"], "published"
     )
@@ -86,8 +89,9 @@ def test_run_publishes_the_sample_and_a_second_run_finds_nothing_new(folders, tm
     text = "".join(path.read_text() for path in folder.iterdir())
     assert "SPARK_CONNECT_AUTHENTICATE_TOKEN" not in text
 
-    second = gmv("run", *folders)
+    second = gmv("run", *folders, "--record-to", str(told))
     assert second.returncode == 0, second.stderr
+    assert json.loads(told.read_text())["outcome"] == "nothing_new"
     assert "Nothing is new" in second.stdout
     assert str(folder / "report.html") in second.stdout
     assert len(list((tmp_path / "runs").iterdir())) == 1

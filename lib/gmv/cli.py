@@ -78,11 +78,17 @@ def run(
     lake: LakeOption = None,
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
+    record_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--record-to", metavar="FILE", help="Write run.json to this file, too, whatever the outcome."
+        ),
+    ] = None,
 ) -> None:
     """Take in what has arrived, publish the window's days (without one: all pending days), make the report."""
     from gmv.run import runner
 
-    request = _request(start_date, end_date, as_of_date, lake, landing, runs_dir, reread, resume)
+    request = _request(start_date, end_date, as_of_date, lake, landing, runs_dir, reread, resume, record_to)
     record = runner.run(request, _showing)
     _tell_run(record, request)
 
@@ -279,11 +285,15 @@ def _request(
     runs_dir: Path | None,
     reread: bool = False,
     resume: str = "",
+    record_to: Path | None = None,
 ) -> Request:
+    from gmv.errors import UsageError
     from gmv.notebook import parse_date
     from gmv.publication import Window
     from gmv.run.runner import Request
 
+    if record_to and not record_to.absolute().parent.is_dir():
+        raise UsageError(f"--record-to: there is no folder {record_to.absolute().parent}.")
     return Request(
         lake=_folder("lake", lake),
         landing=_folder("landing", landing),
@@ -292,6 +302,7 @@ def _request(
         as_of_date=parse_date("--as-of-date", as_of_date),
         reread=reread,
         resume=resume,
+        record_to=record_to.absolute() if record_to else None,
     )
 
 

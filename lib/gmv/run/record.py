@@ -25,6 +25,7 @@ class Record:
     Attributes:
         outcome: succeeded, nothing_new, failed, refused or interrupted; empty while it runs.
         steps: what each notebook noted, by its name, with `seconds`.
+        copy_to: a file that is kept equal to run.json, for whoever started the run.
     """
 
     run: str
@@ -40,6 +41,7 @@ class Record:
     ended_at: dt.datetime | None = None
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     code_version: str = field(default_factory=code_version)
+    copy_to: Path | None = None
 
     def start(self) -> None:
         """Note the start, in the lake and in the run's folder."""
@@ -66,8 +68,12 @@ class Record:
             self.write()
 
     def write(self) -> None:
-        """Write run.json; a reader sees the old or the new one, never a part."""
-        if not self.folder.is_dir():
+        """Write run.json, and its copy; a reader sees the old or the new one, never a part.
+
+        A run without anything new has no folder, so it writes the copy alone.
+        """
+        has_folder, report = self.folder.is_dir(), self.folder / "report.html"
+        if not has_folder and not self.copy_to:
             return
         reader = Reader(self.lake)
         told = {
@@ -75,6 +81,8 @@ class Record:
             "kind": self.kind,
             "outcome": self.outcome,
             "message": self.message,
+            "folder": self.folder if has_folder else None,
+            "report": report if report.exists() else None,
             "started_at": self.started_at,
             "ended_at": self.ended_at,
             "parameters": self.parameters,
@@ -84,10 +92,12 @@ class Record:
             "steps": self.steps,
             "table_versions": {table.path: reader.version(table) for table in TABLES},
         }
-        unfinished = self.folder / "run.json.part"
-        unfinished.write_text(json.dumps(told, indent=2, default=str) + "\n")
-        with faults.commit("run.json"):
-            unfinished.replace(self.folder / "run.json")
+        text = json.dumps(told, indent=2, default=str) + "\n"
+        if has_folder:
+            with faults.commit("run.json"):
+                _replace(self.folder / "run.json", text)
+        if self.copy_to:
+            _replace(self.copy_to, text)
 
     def _append(self, event: str, at: dt.datetime) -> None:
         records.append(
@@ -111,3 +121,9 @@ class Record:
                 }
             ],
         )
+
+
+def _replace(file: Path, text: str) -> None:
+    unfinished = file.with_name(f"{file.name}.part")
+    unfinished.write_text(text)
+    unfinished.replace(file)

@@ -33,7 +33,7 @@ Show = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for. Folders are absolute."""
+    """What the user asked for. Folders are absolute; `record_to` is a file for a copy of run.json."""
 
     lake: Path
     landing: Path
@@ -43,6 +43,7 @@ class Request:
     reread: bool = False
     resume: str = ""
     """An older run, whose window and today this one takes over."""
+    record_to: Path | None = None
 
 
 def run(request: Request, show: Show) -> Record:
@@ -55,6 +56,8 @@ def run(request: Request, show: Show) -> Record:
         LakeLocked, PublicationRefused, GmvError: after the record has noted it.
     """
     run_id = notebook.new_run_id()
+    if request.record_to:
+        request.record_to.unlink(missing_ok=True)  # a run that does not begin leaves none
     if not request.landing.is_dir():
         raise GmvError(
             f"The landing folder {request.landing} does not exist. Make it, or name another by --landing."
@@ -70,6 +73,7 @@ def run(request: Request, show: Show) -> Record:
             request.window,
             request.as_of_date or settings().today(),
             _parameters(request),
+            copy_to=request.record_to,
         )
         files = bronze.unread(Reader(request.lake), request.landing, request.reread)
         if not files and not _has_work(record):

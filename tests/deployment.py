@@ -1,0 +1,107 @@
+"""A place where an orchestrator runs gmv: folders, variables, and its commands as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import small_lake
+from deltalake import DeltaTable
+from gmv.settings import PROJECT
+from gmv.tables import PRODUCT_ITEM
+
+EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
+GMV = Path(sys.executable).with_name("gmv")
+
+
+def environment_of(orchestrator: str) -> Path | None:
+    """Where the programs of an orchestrator are; None where `make orchestration-setup` has not been."""
+    venv = PROJECT / "orchestration" / orchestrator / ".venv"
+    return venv / "bin" if (venv / ".ready").exists() else None
+
+
+class Process:
+    """A program at work, what it says going to a file."""
+
+    def __init__(self, command: list[str], said: Path, environment: dict[str, str], cwd: Path) -> None:
+        self.said = said
+        with said.open("wb") as file:
+            self.popen = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=cwd
+            )
+
+    def wait_for(self, pattern: str, seconds: int = 240) -> re.Match[str]:
+        """Wait until it says something."""
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.said.read_text(errors="replace"))):
+            text = self.said.read_text(errors="replace")
+            assert self.popen.poll() is None, f"ended without {pattern!r}:\n{text[-3000:]}"
+            assert time.monotonic() < deadline, f"no {pattern!r} in {seconds} s:\n{text[-3000:]}"
+            time.sleep(0.2)
+        return found
+
+    def end(self, seconds: int = 300) -> str:
+        """Wait for its end; what it said. An exit code is in `popen.returncode`."""
+        try:
+            self.popen.wait(seconds)
+        finally:
+            self.popen.kill()
+        return self.said.read_text(errors="replace")
+
+
+class Deployment:
+    """Folders for a lake and its runs, and variables that lead an orchestrator to them."""
+
+    def __init__(self, folder: Path, **more: str) -> None:
+        self.folder = folder
+        self.lake, self.landing, self.runs_dir = folder / "lake", folder / "landing", folder / "runs"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("GMV_")},
+            "GMV_COMMAND": str(GMV),
+            "GMV_LAKE": str(self.lake),
+            "GMV_LANDING": str(self.landing),
+            "GMV_RUNS_DIR": str(self.runs_dir),
+            "GMV_RETRY_SECONDS": "1",
+            **more,
+        }
+
+    def let_sample_arrive(self) -> None:
+        """The sample's files are in the landing folder, all at once."""
+        shutil.copytree(PROJECT / "data_lake" / "landing", self.folder / "arriving")
+        (self.folder / "arriving").rename(self.landing)
+
+    def write_refused_lake(self) -> None:
+        """A lake that holds the sample, with a price a cent too high in silver, on 18 February."""
+        self.landing.mkdir()
+        small_lake.write_sample(self.lake)
+        price = "cast(purchase_value + cast(0.01 as decimal(18,2)) as decimal(18,2))"
+        DeltaTable(self.lake / PRODUCT_ITEM.latest.path).update(
+            updates={"purchase_value": price}, predicate="purchase_id = '78'"
+        )
+
+    def start(self, *command: str | Path, name: str = "said", cwd: Path | None = None) -> Process:
+        """Start a program in this place."""
+        return Process(
+            [str(part) for part in command], self.folder / f"{name}.log", self.environment, cwd or self.folder
+        )
+
+    def published(self) -> str:
+        """The published numbers, as CSV."""
+        shown = subprocess.run(
+            [GMV, "show", "daily_gmv", "--format", "csv"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return shown.stdout
+
+    def runs(self) -> list[dict]:
+        """The records of the runs that did something, oldest first."""
+        return [json.loads(file.read_text()) for file in sorted(self.runs_dir.glob("*/run.json"))]

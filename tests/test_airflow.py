@@ -1,0 +1,74 @@
+"""Airflow runs gmv: a tick at a fixed time, failures that pass, and a refused backfill."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from deployment import EXPECTED, Deployment, environment_of
+from gmv.lake import lock
+from gmv.settings import PROJECT
+
+AIRFLOW = environment_of("airflow")
+pytestmark = pytest.mark.skipif(
+    AIRFLOW is None, reason="no Airflow here; make orchestration-setup installs it"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Airflow's own folder, with a fresh database."""
+    folder = tmp_path_factory.mktemp("airflow")
+    migrated = Deployment(folder, **_variables(folder)).start(AIRFLOW / "airflow", "db", "migrate")
+    migrated.end()
+    assert migrated.popen.returncode == 0
+    return folder
+
+
+@pytest.fixture
+def deployment(server, home, tmp_path):
+    return Deployment(tmp_path, **_variables(home))
+
+
+def _variables(home):
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "orchestration" / "airflow" / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "GMV_LATE_SECONDS": "0",
+    }
+
+
+def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failures(deployment):
+    run = deployment.start(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-24T06:00")
+    run.wait_for("gmv ended with 1: The landing folder .* does not exist")
+    held = lock.acquire(deployment.lake, "this test")
+    deployment.let_sample_arrive()
+    run.wait_for("gmv ended with 4: .*this test")
+    held.release()
+    said = run.end()
+    assert run.popen.returncode == 0, said[-3000:]
+    (record,) = deployment.runs()
+    assert (record["today"], record["window"]["start_date"]) == ("2023-02-24", None)
+    assert deployment.published() == EXPECTED
+
+
+def test_a_refused_backfill_of_three_days_is_red_in_a_task_of_its_own_and_not_tried_again(deployment):
+    deployment.write_refused_lake()
+    window = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
+    run = deployment.start(
+        *(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-25T06:00", "-c", json.dumps(window))
+    )
+    said = run.end()
+    assert "Publication refused: Nothing was published: silver and ledger differ on 1 day(s)" in said
+    (record,) = deployment.runs()
+    assert record["window"] == window
+    assert deployment.published() == EXPECTED  # as before
+
+    run_id = re.search(r"manual__2[^ ,]*", said)[0]
+    states = deployment.start(
+        *(AIRFLOW / "airflow", "tasks", "states-for-dag-run", "gmv_daily", run_id, "--output", "json")
+    )
+    rows = json.loads(re.search(r"\[\{.*\}\]", states.end(), re.DOTALL)[0])
+    assert {row["task_id"]: row["state"] for row in rows} == {"run": "success", "published": "failed"}
