@@ -93,6 +93,36 @@ def run(
     _tell_run(record, request)
 
 
+@app.command(
+    epilog="Examples:\n\n  gmv plan\n\n  gmv plan --start-date 2023-02-01 --end-date 2023-02-28 --format csv\n\n"
+    "It runs the pipeline on a copy of the lake's tables in TMPDIR and throws that away."
+)
+def plan(
+    start_date: StartOption = "",
+    end_date: EndOption = "",
+    as_of_date: AsOfOption = "",
+    reread: Annotated[bool, typer.Option("--reread", help="Read every file again, known or not.")] = False,
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    lake: LakeOption = None,
+    landing: LandingOption = None,
+) -> None:
+    """What a run would do and change, without writing: files, days, numbers, reasons. 3: checks would refuse."""
+    from gmv import tell
+    from gmv.errors import PublicationRefused
+    from gmv.run import plan as planning
+
+    request = _request(start_date, end_date, as_of_date, lake, landing, None, reread)
+    planned = planning.plan(request, _showing)
+    if output is Format.table:
+        _print_tables(tell.plan_tables(planned))
+    elif output is Format.json:
+        _print_rows([], tell.plan_as_object(planned), output, "")
+    else:
+        _print_rows([*tell.PLAN_COLUMNS], tell.plan_rows(planned.changes), output, "")
+    if planned.refused:
+        raise PublicationRefused(f"This is only a plan; a run would say: {planned.refused}")
+
+
 @app.command(epilog="Examples:\n\n  gmv report\n\n  gmv report --start-date 2023-02-01 --end-date 2023-02-28")
 def report(
     start_date: StartOption = "",
@@ -373,7 +403,7 @@ def _tell_run(record: Record, request: Request) -> None:
     print(f"Report: {record.folder / 'report.html'}")
 
 
-def _print_rows(columns: list[str], rows: list[dict[str, Any]], output: Format, title: str) -> None:
+def _print_rows(columns: list[str], rows: Any, output: Format, title: str) -> None:
     from gmv import show as shown
 
     if output is Format.csv:

@@ -148,6 +148,11 @@ class Change:
     parts: Sequence[Part] = field(default_factory=list)
 
     @property
+    def is_waiting(self) -> bool:
+        """The published number is not the coming one."""
+        return self.state in ("pending", "in_progress")
+
+    @property
     def difference(self) -> Decimal:
         return (self.after or NOTHING) - (self.before or NOTHING)
 
@@ -182,22 +187,35 @@ def run(reader: Reader, run: str, today: dt.date) -> list[Change]:
     Raises:
         UsageError: no run of that id published or posted anything, or is on record.
     """
+    on = _days_of(reader, run)
+    if not on and not reader.rows("select 1 from monitoring.runs where run = $run limit 1", run=run):
+        raise UsageError(f"There is no run {run!r} in this lake; `gmv show runs` lists them.")
+    return [change for change in _changes(reader, sorted(on), today) if _is_of(change, run)]
+
+
+def run_and_waiting(reader: Reader, run: str, today: dt.date) -> list[Change]:
+    """What `run` returns, and every other number that waits to be published."""
+    waiting = publication.differing_days(publication.ledger_sums(reader), publication.published(reader))
+    return [
+        change
+        for change in _changes(reader, sorted(_days_of(reader, run) | waiting), today)
+        if _is_of(change, run) or change.is_waiting
+    ]
+
+
+def _days_of(reader: Reader, run: str) -> set[dt.date]:
     found = reader.rows(
         """
-        select distinct transaction_date as day from (
-            select transaction_date from gold.gmv_ledger where run = $run
-            union all select transaction_date from gold.daily_gmv_history where run = $run
-        )
+        select transaction_date as day from gold.gmv_ledger where run = $run
+        union select transaction_date from gold.daily_gmv_history where run = $run
         """,
         run=run,
     )
-    if not found and not reader.rows("select 1 from monitoring.runs where run = $run limit 1", run=run):
-        raise UsageError(f"There is no run {run!r} in this lake; `gmv show runs` lists them.")
-    return [
-        change
-        for change in _changes(reader, [row["day"] for row in found], today)
-        if change.run == run or any(part.run == run for part in change.parts)
-    ]
+    return {row["day"] for row in found}
+
+
+def _is_of(change: Change, run: str) -> bool:
+    return change.run == run or any(part.run == run for part in change.parts)
 
 
 def _changes(reader: Reader, on: Sequence[dt.date], today: dt.date) -> list[Change]:

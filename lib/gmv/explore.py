@@ -10,9 +10,13 @@ import datetime as dt
 
 import pandas as pd
 
+from gmv import explain as explaining
+from gmv import tell
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
+from gmv.publication import Window
 from gmv.report import data
+from gmv.settings import settings
 from gmv.tables import EVENT_TABLES
 
 Day = dt.date | str
@@ -138,8 +142,10 @@ def counts_on(reader: Reader, purchase_id: str) -> pd.DataFrame:
     )
 
 
-def known_on(reader: Reader, date: Day) -> pd.DataFrame:
-    """GMV as the sources knew it at the end of a day, beside what is known now.
+def known_on(
+    reader: Reader, date: Day, start_date: Day | None = None, end_date: Day | None = None
+) -> pd.DataFrame:
+    """GMV as the sources knew it at the end of a day, beside what is known now; of all days, or some.
 
     Both are sums of the ledger, so days in progress and days that wait to be published are among them.
 
@@ -148,7 +154,7 @@ def known_on(reader: Reader, date: Day) -> pd.DataFrame:
         day and subsidiary.
 
     Raises:
-        UsageError: `date` is not a date.
+        UsageError: a day that is not a date.
     """
     return reader.frame(
         """
@@ -159,6 +165,8 @@ def known_on(reader: Reader, date: Day) -> pd.DataFrame:
                 sum(amount) filter (known_on <= $date) as amount_then,
                 sum(purchases) filter (known_on <= $date) as purchases_then
             from gold.gmv_ledger
+            where transaction_date >= coalesce($start_date, date '0001-01-01')
+                and transaction_date <= coalesce($end_date, date '9999-12-31')
             group by transaction_date, subsidiary
         )
         select transaction_date, subsidiary,
@@ -170,6 +178,8 @@ def known_on(reader: Reader, date: Day) -> pd.DataFrame:
         order by transaction_date, subsidiary
         """,
         date=_date(date),
+        start_date=_date(start_date),
+        end_date=_date(end_date),
     )
 
 
@@ -183,6 +193,31 @@ def what_changed(reader: Reader, start_date: Day | None = None, end_date: Day | 
         UsageError: a day that is not a date.
     """
     return data.restatements(reader, start_date=_date(start_date), end_date=_date(end_date))
+
+
+def explain(reader: Reader, start_date: Day, end_date: Day | None = None) -> pd.DataFrame:
+    """Why a day's numbers are what they are: every posting of each change, with the event behind it.
+
+    Args:
+        end_date: last day of a range, inclusive; none: that one day.
+
+    Returns:
+        transaction_date, subsidiary, state, before, after, amount (adds up to after - before), why,
+        purchase_id, known_on, event_values, event_file, arrived_files (whose arrival caused the posting).
+
+    Raises:
+        UsageError: a day that is not a date.
+    """
+    window = Window(_date(start_date), _date(end_date or start_date))
+    rows = tell.explanation_rows(explaining.days(reader, window, settings().today()))
+    columns = ["transaction_date", "subsidiary", "state", "before", "after", "amount", "why"]
+    columns += ["purchase_id", "known_on", "event_values", "event_file", "arrived_files"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def example() -> Reader:
+    """The lake that `make example` makes, in which numbers change; without it, one without tables."""
+    return Reader(settings().example / "lake")
 
 
 def _each_event_table(select: str, order_by: str) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from gmv.explain import NOTHING, Change, Part
+
+if TYPE_CHECKING:
+    from gmv.run.plan import Plan
 
 MOST_ROWS = 20
 WIDTH = 100
@@ -83,6 +86,105 @@ def explanation(changes: Sequence[Change]) -> Iterator[RenderableType]:
         yield _postings("The postings behind that", changes)
 
 
+PLAN_COLUMNS = (
+    *("transaction_date", "subsidiary", "result", "published", "coming", "difference"),
+    *("reason", "why", "of_which", "purchases", "files"),
+)
+
+
+def plan_rows(changes: Iterable[Change]) -> list[dict[str, Any]]:
+    """A row for each reason of each number that changes, with the columns PLAN_COLUMNS.
+
+    `of_which` adds up to `difference`; `files` are those whose arrival causes it.
+    """
+    rows = []
+    for change in changes:
+        by: dict[tuple[str, str], list[Part]] = defaultdict(list)
+        for part in change.parts:
+            by[part.reason, part.why].append(part)
+        rows += [
+            {
+                "transaction_date": change.transaction_date,
+                "subsidiary": change.subsidiary,
+                "result": change.state,
+                "published": change.before,
+                "coming": change.after,
+                "difference": change.difference,
+                "reason": reason,
+                "why": why,
+                "of_which": sum((part.amount for part in parts), NOTHING),
+                "purchases": len({part.purchase_id for part in parts if part.purchase_id}),
+                "files": sorted({file for part in parts for file in part.arrived}),
+            }
+            for (reason, why), parts in by.items()
+        ]
+    return rows
+
+
+def plan_as_object(plan: Plan) -> dict[str, Any]:
+    """The whole plan, for json."""
+    return {
+        "refused": plan.refused,
+        "files": list(plan.files),
+        "touched_purchases": plan.touched_purchases,
+        "days": plan.days,
+        "changes": plan_rows(plan.changes),
+    }
+
+
+def plan_tables(plan: Plan) -> Iterator[RenderableType]:
+    """Tables for people: the files, then the numbers that would change, and why."""
+    if plan.is_empty:
+        yield "Nothing is new: a run would read no file and change no number."
+        return
+    files = _table("Files that a run would read", file="", table="", records="right", outcome="")
+    for file in plan.files[:MOST_ROWS]:
+        outcome = file["outcome"] + (f": {file['reason']}" if file["reason"] else "")
+        records = "" if file["records"] is None else f"{file['records']:,}"
+        files.add_row(escape(file["path"]), file["table"] or "", records, escape(outcome))
+    if len(plan.files) > MOST_ROWS:
+        files.caption = f"The first {MOST_ROWS} of {len(plan.files):,}; --format json has all."
+    yield files
+    yield f"Purchases that it would work on: {plan.touched_purchases:,}"
+    results = [
+        f"{list(plan.days.values()).count(result):,} {result}" for result in dict.fromkeys(plan.days.values())
+    ]
+    yield f"Days: {', '.join(results) or 'none'}"
+    numbers = _table(
+        "Numbers that it would change",
+        day="",
+        subsidiary="",
+        GMV="right",
+        change="right",
+        **{"why, and by which files": ""},
+    )
+    for change in sorted(plan.changes, key=lambda change: -abs(change.difference))[: 2 * MOST_ROWS]:
+        numbers.add_row(
+            str(change.transaction_date),
+            escape(change.subsidiary),
+            f"{_amount(change.before)} → {_amount(change.after)}",
+            f"{change.difference:+,.2f}",
+            escape(_in_brief(change)),
+        )
+    if len(plan.changes) > 2 * MOST_ROWS:
+        numbers.caption = f"The largest {2 * MOST_ROWS} of {len(plan.changes):,}; --format csv has all."
+    numbers.add_section()
+    coming = [change for change in plan.changes if change.state == "published"]
+    numbers.add_row("together", "", "", f"{_sum(coming):+,.2f}", "published by this run")
+    if waiting := [change for change in plan.changes if change.is_waiting]:
+        numbers.add_row("", "", "", f"{_sum(waiting):+,.2f}", "not published by this run")
+    yield numbers
+
+
+def _in_brief(change: Change) -> str:
+    lines = [] if change.state == "published" else [_STATES[change.state]]
+    for row in plan_rows([change]):
+        files = row["files"]
+        told = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        lines.append(f"{row['of_which']:+,.2f} {row['why']} ({told or 'no file'})")
+    return "\n".join(lines)
+
+
 def _numbers(changes: Sequence[Change], restated: Sequence[Change]) -> Table:
     table = _table(
         "The numbers, in order of time", day="", subsidiary="", what="", GMV="right", change="right"
@@ -96,7 +198,7 @@ def _numbers(changes: Sequence[Change], restated: Sequence[Change]) -> Table:
             f"{_amount(change.before)} → {_amount(change.after)}",
             f"{change.difference:+,.2f}",
         )
-    waiting = [change for change in changes if change.state in ("pending", "in_progress")]
+    waiting = [change for change in changes if change.is_waiting]
     first = _sum(change for change in changes if not change.is_restatement and change not in waiting)
     published = _sum(change for change in changes if change not in waiting)
     table.add_section()

@@ -66,10 +66,7 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 os.close(fd)
-                raise LakeLocked(
-                    f"The lake {lake} is being written by {_holder(path)}. Nothing was changed; "
-                    "run again when it has ended."
-                ) from None
+                raise _locked(lake) from None
             time.sleep(0.2)
     os.ftruncate(fd, 0)
     os.pwrite(
@@ -78,6 +75,29 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
         0,
     )
     return Lock(fd)
+
+
+def ensure_free(lake: Path) -> None:
+    """Return if nobody holds the lake's lock at this moment; nothing is written, and it is not taken.
+
+    Raises:
+        LakeLocked: naming who holds it.
+    """
+    path = lake / LOCK_FILE
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _locked(lake) from None
+
+
+def _locked(lake: Path) -> LakeLocked:
+    return LakeLocked(
+        f"The lake {lake} is being written by {_holder(lake / LOCK_FILE)}. Nothing was changed; "
+        "run again when it has ended."
+    )
 
 
 def _is_inherited(path: Path) -> bool:

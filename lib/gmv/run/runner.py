@@ -44,6 +44,8 @@ class Request:
     resume: str = ""
     """An older run, whose window and today this one takes over."""
     record_to: Path | None = None
+    is_rehearsal: bool = False
+    """On a copy of the lake, for a plan: without a report, and nobody is told."""
 
 
 def run(request: Request, show: Show) -> Record:
@@ -134,6 +136,8 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
         for name in ("01_bronze", "02_silver", "03_gold"):
             with show(name), record.timed(name):
                 kernels.execute(name, record.folder / f"{name}.ipynb", parameters, managers)
+    if request.is_rehearsal:
+        return
     try:
         with show("04_report"), record.timed("04_report"):
             output = record.folder / "04_report.ipynb"

@@ -1,0 +1,41 @@
+"""A lake to try something on: it begins as the real one is, and everything written to it is thrown away."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from deltalake import DeltaTable
+
+from gmv.lake import lock
+from gmv.tables import TABLES
+
+
+def copy(lake: Path, to: Path) -> None:
+    """Make a lake with the same tables, at a cost that follows the number of files, not their size.
+
+    Delta never changes a file that it has written. So the logs are copied, and the data files that they name are
+    links to those of the real lake; what is written to the copy, or deleted from it, stays there.
+
+    Args:
+        lake: is only read.
+        to: a folder; made if it is missing.
+
+    Raises:
+        LakeLocked: a run is writing to the lake, so that its tables do not belong together now.
+    """
+    lock.ensure_free(lake)
+    to.mkdir(parents=True, exist_ok=True)
+    for table in TABLES:
+        if DeltaTable.is_deltatable(str(lake / table.path)):
+            _copy_table(lake / table.path, to / table.path)
+    lock.ensure_free(lake)
+
+
+def _copy_table(table: Path, to: Path) -> None:
+    shutil.copytree(table / "_delta_log", to / "_delta_log")
+    for uri in DeltaTable(to).file_uris():
+        copied = Path(unquote(urlparse(uri).path)) if uri.startswith("file:") else Path(uri)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.symlink_to(table.absolute() / copied.relative_to(to))
