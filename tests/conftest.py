@@ -44,3 +44,21 @@ def _no_settings_of_the_user(monkeypatch, tmp_path: Path):
     from gmv.settings import settings
 
     settings.cache_clear()
+
+
+@pytest.fixture
+def store(tmp_path_factory, monkeypatch):
+    """An S3 server of the test's own, which AWS's standard chain finds."""
+    import object_store
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with object_store.running(tmp_path_factory.mktemp("s3")) as running:
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        object_store.forget_connections()
+        yield running
+        object_store.forget_connections()
+        for name in ("AWS_ALLOW_HTTP", "AWS_CONDITIONAL_PUT"):  # set by the code under test
+            os.environ.pop(name, None)

@@ -6,7 +6,6 @@ Reading files is in `gmv.landing`; what the lake already knows of them comes fro
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from pyspark.sql import DataFrame
 
 from gmv import landing
 from gmv.errors import GmvError
-from gmv.lake import records
+from gmv.lake import location, records
 from gmv.lake.lake import Lake, at_the_same_time
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, FILES, EventTable, event_table
@@ -172,7 +171,8 @@ def finish_killed_run(lake_path: Path) -> list[str]:
     Returns:
         The paths of these files.
     """
-    shutil.rmtree(lake_path / STAGED, ignore_errors=True)
+    for folder in {location.local_twin(lake_path), lake_path}:
+        location.remove(folder / STAGED)
     noted = {row["run"] for row in Reader(lake_path).rows("select distinct run from bronze.files")}
     missing = []
     for event in EVENT_TABLES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,10 @@ app = typer.Typer(
     help="Daily GMV by subsidiary, in double entry.\n\nSettings come from GMV_… variables; see docs/settings.md.",
 )
 
-LakeOption = Annotated[Path | None, typer.Option("--lake", help="Folder of the Delta tables. \\[GMV_LAKE]")]
+LakeOption = Annotated[
+    Path | None,
+    typer.Option("--lake", help="Folder of the Delta tables, or s3://bucket/prefix. \\[GMV_LAKE]"),
+]
 LandingOption = Annotated[
     Path | None, typer.Option("--landing", help="Where CSV files arrive. \\[GMV_LANDING]")
 ]
@@ -337,9 +339,10 @@ def _request(
 
 
 def _folder(setting: str, given: Path | None) -> Path:
+    from gmv.lake.location import location
     from gmv.settings import settings
 
-    return Path(os.path.abspath((given or getattr(settings(), setting)).expanduser()))
+    return location(given or getattr(settings(), setting))
 
 
 def _moment(name: str, text: str) -> dt.datetime | None:
@@ -399,8 +402,8 @@ def _tell_run(record: Record, request: Request) -> None:
     for file in record.steps["01_bronze"]["files"]:
         if file["outcome"] == "refused":
             print(f"Refused: {file['reason']}")
-    print(f"Run:    {record.folder}")
-    print(f"Report: {record.folder / 'report.html'}")
+    print(f"Run:    {record.place}")
+    print(f"Report: {record.place / 'report.html'}")
 
 
 def _print_rows(columns: list[str], rows: Any, output: Format, title: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gmv.errors import GmvError
-from gmv.lake import lock, spark
+from gmv.lake import lease, location, lock, spark
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT, settings
 from gmv.tables import TABLES
@@ -39,6 +39,11 @@ def examine(lake: Path, landing: Path, runs_dir: Path) -> list[Finding]:
         _finding("Lake", lambda: _folder(lake)),
         _finding("Runs folder", lambda: _folder(runs_dir)),
         _finding("Disk", lambda: _disk(lake)),
+        *(
+            [_finding("Conditional writes", lambda: lease.check_conditions(lake))]
+            if location.is_remote(lake)
+            else []
+        ),
         _finding("Lock", lambda: _lock(lake)),
         *(_finding(table.path, lambda table=table: _table(lake, table)) for table in TABLES),  # type: ignore[misc]
     ]
@@ -75,6 +80,9 @@ def _notebooks() -> str:
 
 
 def _folder(path: Path, must_exist: bool = False, to_write: bool = True) -> str:
+    if location.is_remote(path):
+        location.check(path)
+        return f"{path} answers"
     if not path.exists():
         if must_exist:
             raise GmvError(f"{path} does not exist. Make it, or name another.")
@@ -87,7 +95,8 @@ def _folder(path: Path, must_exist: bool = False, to_write: bool = True) -> str:
 
 
 def _disk(lake: Path) -> str:
-    existing = next(folder for folder in [lake, *lake.parents] if folder.exists())
+    here = location.local_twin(lake)
+    existing = next(folder for folder in [here, *here.parents] if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES_WANTED:
         raise GmvError(f"Only {free / 2**30:.1f} GiB are free at {existing}; free some before the next run.")
@@ -95,7 +104,7 @@ def _disk(lake: Path) -> str:
 
 
 def _lock(lake: Path) -> str:
-    if not lake.exists():
+    if not location.is_remote(lake) and not lake.exists():
         return "free"
     try:
         lock.acquire(lake, "gmv doctor").release()

@@ -35,7 +35,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -45,6 +45,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from gmv.errors import GmvError, UsageError
+from gmv.lake import location
 from gmv.tables import EVENT_TABLES, EventTable
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -135,6 +136,8 @@ def find(landing: Path) -> list[LandingFile]:
         UsageError: landing is no folder.
         GmvError: a folder below it can't be listed.
     """
+    if location.is_remote(landing):
+        return sorted(_stored(landing), key=lambda file: file.path)
     if not landing.is_dir():
         raise UsageError(f"{landing}: there is no such landing folder. Create it, or set GMV_LANDING.")
 
@@ -147,19 +150,29 @@ def find(landing: Path) -> list[LandingFile]:
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "_"))]
         for name in names + linked:
             if name.lower().endswith(SUFFIXES) and not name.startswith((".", "_")):
-                location = Path(folder, name)
+                file = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # gone since the folder was listed
-                    found.append(_as_found(location, landing))
+                    found.append(_as_found(file, landing))
     return sorted(found, key=lambda file: file.path)
 
 
-def _as_found(location: Path, landing: Path) -> LandingFile:
-    path = os.fsencode(location.relative_to(landing).as_posix()).decode("utf-8", "backslashreplace")
+def _stored(landing: Path) -> Iterator[LandingFile]:
+    """The CSV objects below a place in an object store; a link or an empty folder is nothing there."""
+    for found in location.objects(landing):
+        *folders, name = PurePosixPath(found.path).parts
+        is_left_alone = any(part.startswith((".", "_")) for part in [*folders, name])
+        if name.lower().endswith(SUFFIXES) and not is_left_alone:
+            table = _table_of(found.path)
+            yield LandingFile(found.path, found.location, table, found.size, found.modified_at)
+
+
+def _as_found(file: Path, landing: Path) -> LandingFile:
+    path = os.fsencode(file.relative_to(landing).as_posix()).decode("utf-8", "backslashreplace")
     try:
-        status = location.stat()
+        status = file.stat()
     except OSError:
-        status = location.lstat()
-    return LandingFile(path, location, _table_of(path), status.st_size, _modified_at(status))
+        status = file.lstat()
+    return LandingFile(path, file, _table_of(path), status.st_size, _modified_at(status))
 
 
 def _table_of(path: str) -> str | None:
@@ -218,6 +231,10 @@ def _opened(file: LandingFile) -> Iterator[_HashedReader]:
         Refused: it is no plain file, or a link that leads nowhere or out of landing.
         Changed: its size or time differs, before or after; it is gone, or can't be read.
     """
+    if location.is_remote(file.location):
+        with _opened_object(file) as reader:
+            yield reader
+        return
     with _reading(file.path):
         _refuse_bad_links(file)
         opened = file.location.open("rb")
@@ -229,6 +246,19 @@ def _opened(file: LandingFile) -> Iterator[_HashedReader]:
             _check_unchanged_by_name(file)
             raise
         _check_unchanged_by_name(file)
+
+
+@contextlib.contextmanager
+def _opened_object(file: LandingFile) -> Iterator[_HashedReader]:
+    """As `_opened`. The store gives the bytes of one version only, or an error."""
+    with _reading(file.path), location.explained(file.location):
+        opened = location.filesystem().open(str(file.location), "rb", block_size=CHUNK_BYTES)
+    with opened:
+        found = opened.details
+        modified_at = found["LastModified"].astimezone(UTC).replace(tzinfo=None)
+        if (found["size"], modified_at) != (file.size, file.modified_at):
+            raise Changed(file.path, "changed while it was read")
+        yield _HashedReader(file.path, opened)
 
 
 def _refuse_bad_links(file: LandingFile) -> None:
@@ -522,7 +552,7 @@ def stage(file: LandingFile, table: EventTable, run: str, ingested_at: datetime,
     """
     digest = sha256(file)
     target.mkdir(parents=True, exist_ok=True)
-    parquet = target / f"{hashlib.sha256(os.fsencode(file.location)).hexdigest()}.parquet"
+    parquet = target / f"{hashlib.sha256(os.fsencode(str(file.location))).hexdigest()}.parquet"
     partial = parquet.with_name(f".{parquet.name}.partial")
     arrival = {"file": file.path, "sha256": digest, "run": run, "ingested_at": ingested_at}
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gmv import bronze, progress, publication
 from gmv.errors import UsageError
-from gmv.lake import faults, lock, records
+from gmv.lake import faults, location, lock, records
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
@@ -64,9 +64,9 @@ class Step:
             parse_date("start_date", parameters["start_date"]), parse_date("end_date", parameters["end_date"])
         )
         self.today = parse_date("as_of_date", parameters["as_of_date"]) or settings().today()
-        self.lake_path = Path(parameters["lake"] or settings().lake).absolute()
-        self.landing = Path(parameters["landing"] or settings().landing).absolute()
-        self.runs_dir = Path(parameters["runs_dir"] or settings().runs_dir).absolute()
+        self.lake_path = location.location(parameters["lake"] or settings().lake)
+        self.landing = location.location(parameters["landing"] or settings().landing)
+        self.runs_dir = location.location(parameters["runs_dir"] or settings().runs_dir)
         self.run = check_run_id(str(parameters["run_id"])) if parameters["run_id"] else new_run_id()
         self._facts: dict[str, Any] = {}
         self._began = records.now()
@@ -96,7 +96,7 @@ class Step:
         from gmv.lake import spark
 
         if "SPARK_REMOTE" not in os.environ:
-            server = spark.SparkServer(self._lock, self.runs_dir / "spark.log")
+            server = spark.SparkServer(self._lock, location.local_twin(self.runs_dir) / "spark.log")
             atexit.register(server.stop)
             server.wait()
             os.environ.update(server.environment())
@@ -104,8 +104,8 @@ class Step:
 
     @property
     def staging(self) -> Path:
-        """Folder for records between parsing and bronze."""
-        return self.lake_path / bronze.STAGED / self.run
+        """Folder of this machine for records between parsing and bronze."""
+        return location.local_twin(self.lake_path) / bronze.STAGED / self.run
 
     def unfinished(self) -> Unfinished:
         """The bronze runs that this notebook's step has still to take in."""

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     )
     spark_start_seconds: int = Field(120, ge=1, description="How long the Spark server may take to start")
     kernel_start_seconds: int = Field(120, ge=1, description="How long a notebook's kernel may take to start")
+    lease_seconds: int = Field(
+        300, ge=2, description="How long a run that died holds a lake in an object store"
+    )
     cell_seconds: int = Field(4 * 3600, ge=1, description="How long one notebook cell may take")
 
     @field_validator("timezone")

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from gmv.lake import faults, records
+from gmv.lake import faults, location, records, spark
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.silver import STRIPPED
@@ -59,6 +59,8 @@ class Lake:
 
     def staged(self, table: Table, files: Sequence[Path]) -> DataFrame:
         """Rows that wait in parquet files with the table's columns."""
+        if location.is_remote(self.path) and not spark.reads_files_of_this_machine():
+            files = location.shared(files, self.path / "_staged")
         return self.spark.read.schema(_ddl(table)).parquet(*map(str, files)).select(*table.column_names)
 
     def rows_of(self, table: Table, touched: Touched) -> DataFrame:

@@ -2,7 +2,8 @@
 
 The lock belongs to the open file, so it is held until the last process that inherited it has ended: a
 Spark server can commit seconds after its runner was killed, and until then the lake stays locked. Nothing
-is left for a human to remove: when the processes are gone, so is the lock.
+is left for a human to remove: when the processes are gone, so is the lock. A lake in an object store is locked
+in the same way among the processes of a machine, and by a lease among machines (`gmv.lake.lease`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gmv.errors import LakeLocked
+from gmv.lake import location
+
+if TYPE_CHECKING:
+    from gmv.lake.lease import Lease
 
 LOCK_FILE = "_lock"
 _INHERITED = "GMV_LOCK_FD"
@@ -24,9 +30,15 @@ _INHERITED = "GMV_LOCK_FD"
 class Lock:
     """The right to write to a lake, until `release` or the end of the processes that hold it."""
 
-    def __init__(self, fd: int, inherited: bool = False) -> None:
+    def __init__(self, fd: int, inherited: bool = False, lease: Lease | None = None) -> None:
         self.fd = fd
         self._inherited = inherited
+        self._lease = lease
+
+    @property
+    def loss(self) -> str:
+        """Why the lake was lost to others meanwhile (only a lease can be); empty while it is held."""
+        return self._lease.loss if self._lease else ""
 
     def environment(self) -> dict[str, str]:
         """What a child process needs to know that it holds the lock too; give it `fd` by pass_fds."""
@@ -35,6 +47,8 @@ class Lock:
     def release(self) -> None:
         """Let go. Without effect where the lock was inherited: it is the parent's to release."""
         if not self._inherited and self.fd >= 0:
+            if self._lease:
+                self._lease.release()
             os.ftruncate(self.fd, 0)
             # Closing the file alone would leave the lock to a Spark server that inherited it and idles on.
             fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -46,17 +60,18 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
     """Take the lake's lock, or find that this process has inherited it.
 
     Args:
-        lake: folder of the Delta tables; made if it is missing.
+        lake: folder of the Delta tables, made if it is missing; or their place in an object store.
         holder: who takes it, for the message that others get.
         wait_seconds: how long to wait for another holder to end.
 
     Raises:
         LakeLocked: naming who holds it.
     """
-    path = lake / LOCK_FILE
+    folder = location.local_twin(lake)
+    path = folder / LOCK_FILE
     if _is_inherited(path):
         return Lock(int(os.environ[_INHERITED]), inherited=True)
-    lake.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     deadline = time.monotonic() + wait_seconds
     while True:
@@ -74,7 +89,15 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
         json.dumps({"holder": holder, "pid": os.getpid(), "host": socket.gethostname()}).encode(),
         0,
     )
-    return Lock(fd)
+    if not location.is_remote(lake):
+        return Lock(fd)
+    from gmv.lake import lease
+
+    try:
+        return Lock(fd, lease=lease.acquire(lake, holder, wait_seconds))
+    except BaseException:
+        Lock(fd).release()
+        raise
 
 
 def ensure_free(lake: Path) -> None:

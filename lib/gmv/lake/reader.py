@@ -14,6 +14,7 @@ import pandas as pd
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
+from gmv.lake import location
 from gmv.tables import TABLES, Table
 
 _DUCKDB_TYPES = {
@@ -29,7 +30,7 @@ class Reader:
     """A lake's tables for SQL, without a JVM. A table that does not exist yet is an empty one.
 
     Args:
-        lake: folder of the Delta tables.
+        lake: folder of the Delta tables, or their place in an object store.
         versions: Delta version to read by table path (`gold/daily_gmv`); the newest for all others.
     """
 
@@ -39,6 +40,8 @@ class Reader:
         self._views: set[str] = set()
         self.connection = duckdb.connect()
         self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
+        if location.is_remote(lake):
+            self.connection.register_filesystem(location.filesystem())
 
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
         """A query over the lake's views, with `$name` parameters."""
@@ -71,7 +74,7 @@ class Reader:
         self.connection.execute(f"create schema if not exists {table.layer}")
         files: list[str] = []
         try:
-            delta = DeltaTable(self.lake / table.path, version=self.versions.get(table.path))
+            delta = DeltaTable(str(self.lake / table.path), version=self.versions.get(table.path))
             files = delta.file_uris()
             self.versions[table.path] = delta.version()
         except TableNotFoundError:

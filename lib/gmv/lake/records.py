@@ -56,7 +56,7 @@ def append(
     if columns.num_rows:
         with faults.commit(table.path):
             write_deltalake(
-                lake / table.path,
+                str(lake / table.path),
                 columns,
                 mode="append",
                 partition_by=list(table.partition_by) or None,
@@ -77,8 +77,8 @@ def replace_days(
     """
     listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
     columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
-    path = lake / DAILY_GMV.path
-    if not DeltaTable.is_deltatable(str(path)):
+    path = str(lake / DAILY_GMV.path)
+    if not DeltaTable.is_deltatable(path):
         DeltaTable.create(
             path,
             arrow_schema(DAILY_GMV),
@@ -99,7 +99,7 @@ def replace_days(
 def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
     """The newest commit that carries userMetadata, as (version, metadata); None where there is none."""
     try:
-        history = DeltaTable(lake / table.path).history()
+        history = DeltaTable(str(lake / table.path)).history()
     except TableNotFoundError:
         return None
     for commit in history:

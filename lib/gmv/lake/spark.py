@@ -26,6 +26,7 @@ SUPPORTED_JAVA = range(17, 26)
 JARS = Path(sys.prefix) / "share" / "gmv" / f"delta-{DELTA_VERSION}"
 _HERE = Path(__file__).parent
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
+_IS_HERE = "GMV_SPARK_IS_HERE"
 
 HOW_TO_GET_JAVA = (
     "Install a Java runtime, version 17 to 25 (Debian, Ubuntu: apt install openjdk-17-jre-headless; "
@@ -159,7 +160,7 @@ class SparkServer:
     def environment(self) -> dict[str, str]:
         """What a process needs to use this server (never to be written down: it holds the token)."""
         # `localhost`: with 127.0.0.1 and a token the client would ask for TLS.
-        return {"SPARK_REMOTE": f"sc://localhost:{self.port}", _TOKEN: self.token}
+        return {"SPARK_REMOTE": f"sc://localhost:{self.port}", _TOKEN: self.token, _IS_HERE: "yes"}
 
     def wait(self, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Return when the server answers.
@@ -252,6 +253,11 @@ class SparkServer:
             *(part for name, value in confs.items() for part in ("--conf", f"{name}={value}")),
             "spark-internal",
         ]
+
+
+def reads_files_of_this_machine() -> bool:
+    """Whether all of Spark runs on this machine; else it needs files where the lake is."""
+    return _IS_HERE in os.environ
 
 
 def connect():

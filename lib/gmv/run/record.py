@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from gmv.lake import faults, records
+from gmv.lake import faults, location, records
 from gmv.lake.reader import Reader
 from gmv.notebook import code_version
 from gmv.publication import Window
@@ -23,6 +23,7 @@ class Record:
     """One run, from its start to its end.
 
     Attributes:
+        place: where the run's files are found: a folder, or a place in an object store.
         outcome: succeeded, nothing_new, failed, refused or interrupted; empty while it runs.
         steps: what each notebook noted, by its name, with `seconds`.
         copy_to: a file that is kept equal to run.json, for whoever started the run.
@@ -31,7 +32,7 @@ class Record:
     run: str
     kind: str
     lake: Path
-    folder: Path
+    place: Path
     window: Window
     today: dt.date
     parameters: dict[str, str]
@@ -42,6 +43,12 @@ class Record:
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     code_version: str = field(default_factory=code_version)
     copy_to: Path | None = None
+    _copied_until: float = 0
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder on this machine: its place, or what is copied there."""
+        return location.local_twin(self.place)
 
     def start(self) -> None:
         """Note the start, in the lake and in the run's folder."""
@@ -96,6 +103,8 @@ class Record:
         if has_folder:
             with faults.commit("run.json"):
                 _replace(self.folder / "run.json", text)
+            if self.place != self.folder:
+                self._copied_until = location.upload(self.folder, self.place, self._copied_until)
         if self.copy_to:
             _replace(self.copy_to, text)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gmv import bronze, notebook, progress, publication
 from gmv.errors import GmvError, PublicationRefused, UsageError
-from gmv.lake import faults, lock
+from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.run.record import Record
@@ -60,7 +60,9 @@ def run(request: Request, show: Show) -> Record:
     run_id = notebook.new_run_id()
     if request.record_to:
         request.record_to.unlink(missing_ok=True)  # a run that does not begin leaves none
-    if not request.landing.is_dir():
+    for place in (request.lake, request.landing, request.runs_dir):
+        location.check(place)
+    if not location.is_remote(request.landing) and not request.landing.is_dir():
         raise GmvError(
             f"The landing folder {request.landing} does not exist. Make it, or name another by --landing."
         )
@@ -87,7 +89,8 @@ def run(request: Request, show: Show) -> Record:
         try:
             _execute(request, record, held, show, is_small=sum(file.size for file in files) < BIG_BYTES)
         except KeyboardInterrupt:
-            record.end("interrupted", "Interrupted: what was committed stays, and the next run goes on.")
+            told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
+            record.end("interrupted", told)
             raise GmvError(record.message) from None
         except GmvError as error:
             record.end("refused" if isinstance(error, PublicationRefused) else "failed", str(error))
@@ -109,17 +112,21 @@ def make_report(request: Request, show: Show) -> Path:
     from gmv.run import kernels
 
     run_id = notebook.new_run_id()
-    folder = request.runs_dir / f"report-{run_id}"
+    place = request.runs_dir / f"report-{run_id}"
+    folder = location.local_twin(place)
     folder.mkdir(parents=True)
     parameters = {**_parameters(request), "run_id": ""}
     with show("04_report"):
         kernels.execute("04_report", folder / "04_report.ipynb", parameters, kernels.kernel_manager(None, {}))
         page.render(folder / "04_report.ipynb", folder / "report.html")
-    return folder / "report.html"
+    if location.is_remote(request.runs_dir):
+        location.upload(folder, place)
+    return place / "report.html"
 
 
 def last_report(runs_dir: Path) -> Path | None:
     """The newest run's report."""
+    location.check(runs_dir)
     return max(runs_dir.glob("*/report.html"), key=lambda path: path.stat().st_mtime, default=None)
 
 

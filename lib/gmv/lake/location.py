@@ -1,0 +1,243 @@
+"""Where lake, landing and runs are: a folder, or a place in an object store (`s3://bucket/prefix`).
+
+A place acts as a Path (`/`, `name`, `exists`, `glob`, `open`, `str`), so that only this module, the lease and
+what lists landing know the difference. Credentials and endpoint come from AWS's standard chain: environment,
+profile, role. Nothing here reads, passes or keeps them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from gmv.errors import GmvError, UsageError
+
+ZONES = {"bronze": "raw", "silver": "curated", "gold": "analytics", "monitoring": "analytics"}
+"""The bucket of each layer, where a lake is split: what `{zone}` stands for in its location."""
+
+_REMOTE = re.compile(r"s3a?:/+(?=[^/])")  # a Path holds s3://bucket as s3:/bucket
+
+
+def location(given: str | os.PathLike[str]) -> Path:
+    """The folder of that name, absolute; or the place in S3, which acts as a Path.
+
+    `s3://acme-gmv-{zone}/lake` is a lake over three buckets: `{zone}` becomes raw, curated or analytics, by
+    the table's layer (`ZONES`).
+
+    Raises:
+        UsageError: for another scheme than s3.
+        GmvError: S3 is asked for and its packages are missing.
+    """
+    text = str(given)
+    if not _REMOTE.match(text):
+        if "://" in text:
+            raise UsageError(f"{text}: this is neither a folder nor a place in S3 (s3://bucket/prefix).")
+        return Path(os.path.abspath(Path(text).expanduser()))
+    uri = _REMOTE.sub("s3://", text, count=1).rstrip("/")
+    _tell_delta_rs()
+    return cast(Path, SplitLake(uri) if "{zone}" in uri else _place(uri))
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether it is in an object store."""
+    return bool(_REMOTE.match(str(path)))
+
+
+class SplitLake:
+    """A lake over several buckets: `/` finds the bucket of a table by its layer."""
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+
+    def __truediv__(self, path: str) -> Path:
+        zone = ZONES.get(str(path).split("/")[0], "analytics")
+        return cast(Path, _place(self._template.replace("{zone}", zone)) / str(path))
+
+    def __str__(self) -> str:
+        return self._template
+
+    def __fspath__(self) -> str:
+        return self._template
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object below a place, as it was listed."""
+
+    path: str
+    """Below the place, with forward slashes."""
+    location: Path
+    size: int
+    """Bytes."""
+    modified_at: dt.datetime
+    """UTC without zone; S3 tells whole seconds."""
+
+
+def objects(place: Path) -> list[StoredObject]:
+    """All objects below a place.
+
+    Raises:
+        GmvError: they can't be listed.
+    """
+    check(place)
+    root: str = cast(Any, place).path
+    found = filesystem().find(root, detail=True)
+    return [
+        StoredObject(
+            key[len(root) + 1 :],
+            cast(Path, _place(f"s3://{key}")),
+            info["size"],
+            info["LastModified"].astimezone(dt.UTC).replace(tzinfo=None),
+        )
+        for key, info in found.items()
+        if not key.endswith("/")
+    ]
+
+
+def filesystem() -> Any:
+    """The object store as an fsspec filesystem, which also serves DuckDB.
+
+    Raises:
+        GmvError: its packages are missing.
+    """
+    return cast(Any, _place("s3://any")).fs
+
+
+def check(path: Path) -> None:
+    """Find out whether a place can be listed; a folder is left to the file system.
+
+    Raises:
+        GmvError: there is no such bucket, no permission, no valid credential, or no answer.
+    """
+    if not is_remote(path):
+        return
+    for place in {str(path).replace("{zone}", zone) for zone in ZONES.values()}:
+        bucket, _, prefix = place.removeprefix("s3://").partition("/")
+        with explained(place):
+            filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder or place and what is in it, if it is there."""
+    if is_remote(folder):
+        if filesystem().exists(str(folder)):
+            filesystem().rm(str(folder), recursive=True)
+    else:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def upload(folder: Path, place: Path, skip_before: float = 0) -> float:
+    """Copy a folder's files to a place.
+
+    Args:
+        skip_before: leave out files that were last changed before this time (seconds of the epoch).
+
+    Returns:
+        The newest change among the files: what the next call may skip before.
+    """
+    newest = skip_before
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and (changed := file.stat().st_mtime) >= skip_before:
+            filesystem().put_file(str(file), str(place / file.relative_to(folder).as_posix()))
+            newest = max(newest, changed)
+    return newest
+
+
+def shared(files: Sequence[Path], place: Path) -> list[Path]:
+    """Copies of files, at a place that every machine of a cluster reads."""
+    copies = [place / file.name for file in files]
+    for file, copy in zip(files, copies, strict=True):
+        filesystem().put_file(str(file), str(copy))
+    return copies
+
+
+def local_twin(path: Path) -> Path:
+    """The folder of this user and machine that belongs to a place; a folder itself. It need not exist."""
+    if not is_remote(path):
+        return path
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "gmv" / name
+
+
+@contextmanager
+def explained(place: object) -> Iterator[None]:
+    """Turn an object store's error into a sentence about `place`.
+
+    Raises:
+        GmvError: instead of whatever was raised, when it is one that `explanation` knows.
+    """
+    try:
+        yield
+    except GmvError:
+        raise
+    except Exception as error:
+        causes, cause = [], cast(BaseException | None, error)
+        while cause:
+            causes.append(f"{type(cause).__name__}: {cause}")
+            cause = cause.__cause__ or cause.__context__
+        sentence = explanation("; ".join(causes))
+        if sentence is None:
+            raise
+        raise GmvError(f"{place}: {sentence}") from error
+
+
+_EXPLANATIONS = (
+    (
+        r"NoCredentials|Unable to locate credentials|no providers in chain|Unable to load credentials",
+        "no credentials were found. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        "or give this machine a role.",
+    ),
+    (
+        r"ExpiredToken|TokenRefreshRequired|RequestExpired|token.{0,40}expired",
+        "the credentials have expired. Renew them and run again.",
+    ),
+    (
+        r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|UnrecognizedClient",
+        "the store does not accept these credentials. Look at AWS_PROFILE or AWS_ACCESS_KEY_ID.",
+    ),
+    (r"NoSuchBucket", "there is no such bucket. Make it, or name another."),
+    (
+        r"AccessDenied|Access Denied|Forbidden|PermissionError|status code: 403|Status Code: 403",
+        "permission is missing. docs/cloud.md lists what each bucket needs.",
+    ),
+    (
+        r"EndpointConnection|ConnectTimeout|ReadTimeout|Connection refused|ConnectionClosed|ConnectionError|"
+        r"Could not connect|error sending request|Unable to execute HTTP request|ServerTimeout",
+        "the object store does not answer. What was committed stays; run again when it does.",
+    ),
+)
+
+
+def explanation(error: str) -> str | None:
+    """What an object store's error message means and what to do; None where it is something else."""
+    return next((told for sign, told in _EXPLANATIONS if re.search(sign, error)), None)
+
+
+def _place(uri: str) -> Any:
+    try:
+        import s3fs  # noqa: F401
+        from upath import UPath
+
+        # A cached listing would hide what arrived since.
+        return UPath(uri, use_listings_cache=False)
+    except ImportError:
+        raise GmvError(
+            f"{uri}: S3 needs a few more packages and jars. Get them once: make setup-s3"
+        ) from None
+
+
+def _tell_delta_rs() -> None:
+    """delta-rs takes these from the environment only; the rest of AWS's variables it knows itself."""
+    os.environ.setdefault("AWS_CONDITIONAL_PUT", "etag")
+    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        os.environ.setdefault("AWS_ALLOW_HTTP", "true")

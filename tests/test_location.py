@@ -1,0 +1,61 @@
+"""Where things are: folders stay folders, places in S3 act as paths, and errors become sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gmv.errors import GmvError, UsageError
+from gmv.lake import location
+
+
+def test_a_folder_is_an_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert location.location("lake") == tmp_path / "lake"
+    assert location.location(Path("~/lake")) == Path("/home/someone/lake")
+
+
+def test_another_scheme_is_refused_and_not_taken_for_a_folder():
+    with pytest.raises(UsageError, match="gs://bucket/lake"):
+        location.location("gs://bucket/lake")
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/gmv/", "s3a://bucket/gmv", Path("s3://bucket/gmv")])
+def test_a_place_in_s3_keeps_its_scheme_however_it_is_written(text):
+    pytest.importorskip("s3fs", reason="make setup-s3 brings it")
+    place = location.location(text)
+    assert str(place / "gold/daily_gmv") == "s3://bucket/gmv/gold/daily_gmv"
+    assert location.is_remote(place)
+
+
+def test_a_split_lake_puts_each_layer_into_its_bucket():
+    pytest.importorskip("s3fs", reason="make setup-s3 brings it")
+    lake = location.location("s3://acme-{zone}/gmv")
+    tables = ["bronze/purchase", "silver/quarantine", "gold/daily_gmv", "monitoring/runs"]
+    assert [str(lake / table) for table in tables] == [
+        "s3://acme-raw/gmv/bronze/purchase",
+        "s3://acme-curated/gmv/silver/quarantine",
+        "s3://acme-analytics/gmv/gold/daily_gmv",
+        "s3://acme-analytics/gmv/monitoring/runs",
+    ]
+
+
+@pytest.mark.parametrize(
+    "said, told",
+    [
+        ("ClientError: An error occurred (NoSuchBucket) when calling ListObjectsV2", "no such bucket"),
+        ("ClientError: An error occurred (AccessDenied) when calling PutObject", "permission is missing"),
+        ("An error occurred (ExpiredToken): The provided token has expired", "have expired"),
+        ("NoCredentialsError: Unable to locate credentials", "no credentials were found"),
+        ("OSError: Generic S3 error: error sending request for url (http://…)", "does not answer"),
+    ],
+)
+def test_what_an_object_store_says_becomes_one_sentence(said, told):
+    with pytest.raises(GmvError, match=f"^s3://bucket/gmv: .*{told}"), location.explained("s3://bucket/gmv"):
+        raise OSError(said)
+
+
+def test_other_errors_are_not_explained_away():
+    with pytest.raises(ZeroDivisionError), location.explained("s3://bucket/gmv"):
+        1 / 0  # noqa: B018

@@ -1,0 +1,205 @@
+"""A lake, landing and runs in S3, on a real server, without Spark: reading, writing, the lease."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from gmv import landing, show, tables
+from gmv.errors import GmvError, LakeLocked
+from gmv.lake import lease, location, lock, records
+from gmv.lake.reader import Reader
+from gmv.settings import PROJECT, settings
+
+SAMPLE = PROJECT / "data_lake" / "landing"
+
+
+@pytest.fixture
+def place(store):
+    """A place in a bucket of its own."""
+    return location.location(f"s3://{store.make_bucket('gmv')}/test")
+
+
+def test_published_days_are_written_and_read_to_the_cent_over_three_buckets(store):
+    for bucket in ("acme-raw", "acme-curated", "acme-analytics"):
+        store.make_bucket(bucket)
+    lake = location.location("s3://acme-{zone}/lake")
+    day = dt.date(2023, 2, 8)
+    rows = [{"transaction_date": day, "subsidiary": "a%20b=c", "gmv": "9999999999999999999999.99"}]
+    records.replace_days(lake, [day], rows, {"run": "one"})
+    records.append(lake, tables.PROGRESS, [{"step": "silver", "bronze_run": "one", "run": "one"}])
+    reader = Reader(lake)
+    assert show.as_csv(["transaction_date", "subsidiary", "gmv"], show.rows(reader, tables.DAILY_GMV)) == (
+        "transaction_date,subsidiary,gmv\n2023-02-08,a%20b=c,9999999999999999999999.99\n"
+    )
+    assert reader.rows("select bronze_run from monitoring.progress") == [{"bronze_run": "one"}]
+    assert records.last_commit(lake, tables.DAILY_GMV)[1] == {"run": "one"}
+    assert (store.folder / "data" / "acme-analytics" / "lake" / "gold" / "daily_gmv").is_dir()
+    assert not any((store.folder / "data" / "acme-raw").iterdir())
+
+
+def test_objects_of_landing_are_found_and_staged_as_files_are(place, tmp_path):
+    for file in SAMPLE.iterdir():
+        location.filesystem().put_file(str(file), str(place / "in" / file.name))
+    location.filesystem().pipe_file(str(place / "in" / "_hidden" / "purchase.csv"), b"x")
+    found, expected = landing.find(place / "in"), landing.find(SAMPLE)
+    assert [(file.path, file.table, file.size) for file in found] == [
+        (file.path, file.table, file.size) for file in expected
+    ]
+    now = dt.datetime(2023, 3, 1)
+    for stored, local in zip(found, expected, strict=True):
+        event = tables.event_table(stored.table)
+        one = landing.stage(stored, event, "run", now, tmp_path / "one")
+        other = landing.stage(local, event, "run", now, tmp_path / "other")
+        assert (one.sha256, one.records) == (other.sha256, other.records)
+        assert one.parquet.read_bytes() == other.parquet.read_bytes()
+
+
+def test_an_object_that_was_replaced_since_it_was_listed_waits(place):
+    put = location.filesystem().pipe_file
+    put(str(place / "purchase.csv"), b"transaction_datetime\n")
+    (file,) = landing.find(place)
+    put(str(place / "purchase.csv"), b"transaction_datetime,transaction_date\n")
+    with pytest.raises(landing.Changed, match=r"changed while it was read\. It waits for the next run"):
+        landing.sha256(file)
+
+
+def test_a_missing_bucket_and_a_wrong_secret_are_told_in_one_sentence(store, monkeypatch):
+    import object_store
+
+    with pytest.raises(GmvError, match=r"^s3://nowhere/lake: there is no such bucket"):
+        location.check(location.location("s3://nowhere/lake"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    object_store.forget_connections()
+    with pytest.raises(GmvError, match="does not accept these credentials") as told:
+        location.check(location.location("s3://nowhere/lake"))
+    assert "wrong" not in str(told.value)
+
+
+def test_a_server_that_is_gone_is_told_in_one_sentence(place, store):
+    store.stop()
+    with pytest.raises(GmvError, match="the object store does not answer"):
+        location.check(place)
+
+
+def test_a_folders_files_are_copied_when_they_are_new_or_have_changed(place, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    newest = location.upload(tmp_path, place)
+    location.filesystem().rm(str(place / "run.json"))
+    (tmp_path / "report.html").write_text("page")
+    os.utime(tmp_path / "report.html", (newest + 1, newest + 1))
+    location.upload(tmp_path, place, newest + 0.5)
+    assert [found.path for found in location.objects(place)] == ["report.html"]
+
+
+# --- The lease ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_lease(monkeypatch):
+    monkeypatch.setenv("GMV_LEASE_SECONDS", "2")
+    settings.cache_clear()
+    yield 2
+    settings.cache_clear()
+
+
+def test_a_lake_has_one_holder_who_keeps_it_beyond_a_lease_by_renewing(place, short_lease):
+    held = lease.acquire(place, "run one")
+    time.sleep(short_lease + 2)
+    with pytest.raises(LakeLocked, match="is being written by run one"):
+        lease.acquire(place, "run two")
+    held.release()
+    lease.acquire(place, "run two").release()
+
+
+def test_many_that_ask_at_once_give_one_holder(place):
+    won, lost = [], []
+
+    def ask(number: int) -> None:
+        try:
+            won.append(lease.acquire(place, f"run {number}"))
+        except LakeLocked:
+            lost.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 7)
+    won[0].release()
+
+
+HOLD = """
+import sys, time
+from gmv.lake import location, lock
+held = lock.acquire(location.location(sys.argv[1]), "run one")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def _hold(place, store) -> subprocess.Popen:
+    environment = {
+        **os.environ,
+        **store.environment(),
+        "XDG_CACHE_HOME": str(store.folder),
+    }  # as another machine
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(place)], env=environment, stdout=-1, stderr=-1, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_the_lease_of_a_killed_holder_is_taken_over_when_it_has_passed_and_not_before(
+    place, store, short_lease
+):
+    holder = _hold(place, store)
+    holder.kill()
+    holder.wait()
+    killed = time.monotonic()
+    with pytest.raises(LakeLocked, match="If it was killed, its lease ends in"):
+        lock.acquire(place, "run two")
+    lock.acquire(place, "run two", wait_seconds=20).release()
+    assert time.monotonic() - killed > short_lease - 1.2  # the store's clock tells whole seconds
+
+
+def test_a_holder_that_was_frozen_for_too_long_ends_itself_when_it_thaws(place, store, short_lease):
+    holder = _hold(place, store)
+    holder.send_signal(signal.SIGSTOP)
+    held = lock.acquire(place, "run two", wait_seconds=20)
+    holder.send_signal(signal.SIGCONT)
+    _, told = holder.communicate(timeout=30)
+    assert holder.returncode != 0
+    assert "The lease on the lake was lost (it is run two" in told
+    assert not held.loss
+    held.release()
+
+
+def test_a_holder_that_can_not_reach_the_store_ends_itself(place, store, short_lease):
+    holder = _hold(place, store)
+    store.stop()
+    _, told = holder.communicate(timeout=60)
+    assert holder.returncode != 0 and "The lease on the lake was lost" in told
+
+
+def test_a_store_that_honours_conditions_is_told_from_one_that_does_not(place, monkeypatch):
+    assert lease.check_conditions(place) == "conditional writes are honoured"
+    assert location.objects(place) == []
+    heedless = location.filesystem().call_s3
+
+    def ignoring(method, IfNoneMatch=None, IfMatch=None, **request):  # as S3 was before 2024
+        return heedless(method, **request)
+
+    monkeypatch.setattr(location.filesystem(), "call_s3", ignoring)
+    with pytest.raises(GmvError, match="ignores conditional writes"):
+        lease.check_conditions(place)
+    with pytest.raises(GmvError, match="ignores conditional writes"):
+        lease.acquire(place, "run one")
