@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 
 import pytest
 from gmv import landing, show, tables
@@ -31,7 +32,7 @@ def test_published_days_are_written_and_read_to_the_cent_over_three_buckets(stor
         store.make_bucket(bucket)
     lake = location.location("s3://acme-{zone}/lake")
     day = dt.date(2023, 2, 8)
-    rows = [{"transaction_date": day, "subsidiary": "a%20b=c", "gmv": "9999999999999999999999.99"}]
+    rows = [{"transaction_date": day, "subsidiary": "a%20b=c", "gmv": Decimal("9999999999999999999999.99")}]
     records.replace_days(lake, [day], rows, {"run": "one"})
     records.append(lake, tables.PROGRESS, [{"step": "silver", "bronze_run": "one", "run": "one"}])
     reader = Reader(lake)
