@@ -170,11 +170,23 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
         ("bad.csv", "retracted", "a test that went to production", "out1"),
     )
     write(tmp_path, tables.FILES, files)
+    record = rows_of(
+        "transaction_datetime transaction_date purchase_id release_date file line",
+        ("2023-03-10 08:00:00", "2023-03-10", " 1 ", "2023-03-10", "bad.csv", 2),
+    )
+    write(tmp_path, tables.PURCHASE.bronze, record)
     (change,) = explain.days(Reader(tmp_path), Window(ten, ten), LATER)
-    retracted = change.parts[-1]
+    paid, retracted = change.parts
+    assert (paid.why, paid.arrived, paid.event.is_in_force) == ("Payment received", ["bad.csv"], False)
     assert retracted.why == "Payment that no longer counts here, because a file was retracted"
     assert (retracted.arrived, retracted.because) == (["bad.csv"], "a test that went to production")
-    assert retracted.event is None
+    assert retracted.event == explain.Event(
+        "purchase",
+        at("2023-03-10 08:00:00"),
+        {"transaction_date": ten, "release_date": ten},
+        "bad.csv",
+        is_in_force=False,
+    )
 
 
 @settings(deadline=None, max_examples=40, derandomize=True)

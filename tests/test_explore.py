@@ -137,6 +137,13 @@ def test_nothing_changed_in_the_sample(sample: Reader) -> None:
     assert explore.what_changed(sample).empty
 
 
+def test_a_day_is_explained_by_its_postings(sample: Reader) -> None:
+    assert tuples(explore.explain(sample, "2023-02-18"), "amount", "why", "purchase_id", "event_file") == [
+        (Decimal("500.90"), "Payment received", "78", "purchase.csv"),
+        (Decimal("277.65"), "Payment received", "202", "purchase.csv"),
+    ]
+
+
 def test_an_empty_lake_gives_empty_frames(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     by_purchase = [explore.arrived, explore.versions, explore.latest, explore.postings, explore.counts_on]
@@ -145,12 +152,16 @@ def test_an_empty_lake_gives_empty_frames(tmp_path: Path) -> None:
         explore.day(reader, "2023-02-18"),
         explore.known_on(reader, "2023-02-18"),
         explore.what_changed(reader),
+        explore.explain(reader, "2023-02-18"),
         *(question(reader, "56") for question in by_purchase),
     ]
     assert [len(frame) for frame in frames] == [0] * len(frames)
 
 
-def test_the_notebook_runs_on_the_sample_and_writes_nothing(lake: Path, tmp_path: Path) -> None:
+def test_the_notebook_runs_on_the_sample_and_writes_nothing(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GMV_EXAMPLE", str(tmp_path / "not made"))
     before = sorted(lake.rglob("*"))
     output = tmp_path / "explore.ipynb"
     papermill.execute_notebook(
@@ -161,6 +172,6 @@ def test_the_notebook_runs_on_the_sample_and_writes_nothing(lake: Path, tmp_path
         progress_bar=False,
     )
     outputs = [cell.outputs for cell in nbformat.read(output, as_version=4).cells if cell.get("outputs")]
-    assert len(outputs) == 10
+    assert len(outputs) == 14
     assert "505.50" in outputs[0][0].data["text/plain"]
     assert sorted(lake.rglob("*")) == before

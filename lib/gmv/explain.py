@@ -17,6 +17,7 @@ from gmv import publication
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Place, Window
+from gmv.silver import STRIPPED
 from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, EventTable
 
 UNEXPLAINED = "unexplained"
@@ -81,12 +82,14 @@ class Event:
     Attributes:
         values: those that decide where the purchase counts, and with how much.
         file: the file that brought it first.
+        is_in_force: not so where its file was retracted, or a rule rejects it by now.
     """
 
     table: str
     at: dt.datetime
     values: dict[str, Any]
     file: str
+    is_in_force: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Part:
         purchases: +1 enters, -1 leaves, 0 another amount.
         known_on: the day of the event, by the source's clock.
         run: the run that posted it, at `recorded_at` (UTC).
-        event: empty where it is out of force by now, and for what is unexplained.
+        event: empty for what is unexplained.
         arrived: the files whose arrival made the ledger post; for a late event's corrections another one than
             the event's own. Of a retraction: the file that was retracted.
         because: the reason that was given for a retraction.
@@ -362,7 +365,9 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         """,
         days=list(on),
     )
+    gone = _events_out_of_force(reader, [row for row in rows if row["table"] is None])
     for row in rows:
+        event = _event(row) or gone.get((row["purchase_id"], row["known_on"], row["behind"]))
         yield (
             (row["transaction_date"], row["subsidiary"]),
             Part(
@@ -375,11 +380,42 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
                 row["ledger_seq"],
                 row["run"],
                 row["recorded_at"],
-                _event(row),
-                row["arrived"] or (),
+                event,
+                row["arrived"] or ([event.file] if event else ()),
                 row["because"],
             ),
         )
+
+
+def _events_out_of_force(reader: Reader, postings: Sequence[dict]) -> dict[tuple, Event]:
+    """By purchase, day and table: the last event of the day that bronze has, where no version is left of it."""
+    found = {}
+    for event in EVENT_TABLES:
+        wanted = [row for row in postings if row["behind"] == event.name]
+        if not wanted:
+            continue
+        values = ", ".join(
+            f"try_cast({name} as {column.type}) as {name}"
+            for column in event.columns
+            if (name := column.name) in _TOLD_VALUES[event.name]
+        )
+        for row in reader.rows(
+            f"""
+            select trim(purchase_id, $stripped) as purchase_id,
+                try_cast(trim(transaction_datetime, $stripped) as timestamp) as "at", {values}, file
+            from bronze.{event.name}
+            where trim(purchase_id, $stripped) in (select unnest($purchases))
+                and cast("at" as date) in (select unnest($days))
+            order by "at", file, line
+            """,
+            stripped=STRIPPED,
+            purchases=list({row["purchase_id"] for row in wanted}),
+            days=list({row["known_on"] for row in wanted}),
+        ):
+            told = {name: row[name] for name in _TOLD_VALUES[event.name]}
+            key = row["purchase_id"], row["at"].date(), event.name
+            found[key] = Event(event.name, row["at"], told, row["file"], is_in_force=False)
+    return found
 
 
 def _event(row: dict) -> Event | None:

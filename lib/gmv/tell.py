@@ -267,9 +267,7 @@ def _event(part: Part) -> str:
     lines = []
     if part.event:
         lines.append(f"{part.event.table} of {part.event.at:%Y-%m-%d %H:%M}: {_values(part)}")
-        lines.append(part.event.file)
-    elif part.purchase_id:
-        lines.append(f"an event of {part.known_on} that is not in force now")
+        lines.append(part.event.file + ("" if part.event.is_in_force else " (not in force any more)"))
     others = [file for file in part.arrived if not part.event or file != part.event.file]
     if others:
         lines.append(f"posted when {', '.join(others)} {_came(part)}")
