@@ -118,7 +118,7 @@ def ensure_free(lake: Path) -> None:
 
 def _locked(lake: Path) -> LakeLocked:
     return LakeLocked(
-        f"The lake {lake} is being written by {_holder(lake / LOCK_FILE)}. Nothing was changed; "
+        f"The lake {lake} is being written by {_holder(location.local_twin(lake) / LOCK_FILE)}. Nothing was changed; "
         "run again when it has ended."
     )
 

@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlparse
 
 from deltalake import DeltaTable
 
-from gmv.lake import lock
+from gmv.errors import GmvError
+from gmv.lake import location, lock
 from gmv.tables import TABLES
 
 
@@ -23,8 +24,13 @@ def copy(lake: Path, to: Path) -> None:
         to: a folder; made if it is missing.
 
     Raises:
+        GmvError: the lake is in an object store, where files can't be linked.
         LakeLocked: a run is writing to the lake, so that its tables do not belong together now.
     """
+    if location.is_remote(lake):
+        raise GmvError(
+            f"{lake}: a plan needs a lake in a folder; of one in an object store it can't be made."
+        )
     lock.ensure_free(lake)
     to.mkdir(parents=True, exist_ok=True)
     for table in TABLES:
