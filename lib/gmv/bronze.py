@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyspark.sql import DataFrame
+import pyarrow.dataset as ds
 
 from gmv import landing
 from gmv.errors import GmvError
 from gmv.lake import location, records
-from gmv.lake.lake import Lake, at_the_same_time
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, FILES, EventTable, event_table
 
@@ -135,10 +134,10 @@ def _outcome_of(
     return {"outcome": "ingested", "sha256": staged.sha256, "records": staged.records}
 
 
-def records_of(lake: Lake, arrivals: Arrivals) -> dict[EventTable, DataFrame]:
+def records_of(arrivals: Arrivals) -> dict[EventTable, ds.Dataset]:
     """The staged records as rows of the bronze tables; no entry for a table that nothing came for."""
     return {
-        event: lake.staged(event.bronze, arrivals.staged[event.name])
+        event: ds.dataset(arrivals.staged[event.name], schema=landing.bronze_schema(event))
         for event in EVENT_TABLES
         if event.name in arrivals.staged
     }
@@ -150,19 +149,16 @@ def summary(arrivals: Arrivals) -> list[dict]:
     return [{name: row.get(name) for name in told} for row in arrivals.outcomes]
 
 
-def save(lake: Lake, arrivals: Arrivals, run: str) -> None:
+def save(lake_path: Path, staged: dict[EventTable, ds.Dataset], arrivals: Arrivals, run: str) -> None:
     """Append the records, one commit per table, then the files' outcomes.
 
     Each commit carries its files' outcomes, so that a run that is killed before it has written them is
     finished by the next (`finish_killed_run`): a file is ingested when its records are in the table.
     """
-    at_the_same_time(
-        [
-            (lake.append, event.bronze, frame, {"run": run, "files": _ingested(arrivals, event)})
-            for event, frame in records_of(lake, arrivals).items()
-        ]
-    )
-    records.append(lake.path, FILES, arrivals.outcomes)
+    for event, rows in staged.items():
+        marks = {"run": run, "files": _ingested(arrivals, event)}
+        records.append_stream(lake_path, event.bronze, rows.scanner().to_reader(), marks)
+    records.append(lake_path, FILES, arrivals.outcomes)
 
 
 def finish_killed_run(lake_path: Path) -> list[str]:
@@ -183,13 +179,13 @@ def finish_killed_run(lake_path: Path) -> list[str]:
     return [row["path"] for row in missing]
 
 
-def check_records(staged: dict[EventTable, DataFrame], arrivals: Arrivals) -> dict[str, int]:
-    """Records per table, as Spark reads them, against the files' own counts.
+def check_records(staged: dict[EventTable, ds.Dataset], arrivals: Arrivals) -> dict[str, int]:
+    """Records per table, as they lie staged, against the files' own counts.
 
     Raises:
         GmvError: naming the table and both counts, when they differ.
     """
-    counts = {event.name: frame.count() for event, frame in staged.items()}
+    counts = {event.name: rows.count_rows() for event, rows in staged.items()}
     for name, count in counts.items():
         expected = sum(
             row["records"]

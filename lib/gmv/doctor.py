@@ -34,6 +34,7 @@ def examine(lake: Path, landing: Path, runs_dir: Path) -> list[Finding]:
         _finding("Java", lambda: f"{spark.java()} (version {spark.java_version(spark.java())})"),
         _finding("Spark", _pyspark),
         _finding("Delta's jars", lambda: f"{len(spark.jars())} jars in {spark.JARS}"),
+        _finding("Class archive", _class_archive),
         _finding("Notebooks", _notebooks),
         _finding("Landing folder", lambda: _folder(landing, must_exist=True, to_write=False)),
         _finding("Lake", lambda: _folder(lake)),
@@ -70,6 +71,11 @@ def _pyspark() -> str:
         else f"a local server, {settings().spark_memory_mib} MiB"
     )
     return f"PySpark {pyspark.__version__}, on {where}, {settings().spark_cores} cores"
+
+
+def _class_archive() -> str:
+    archive = spark.class_archive(spark.java())
+    return str(archive) if archive.exists() else "none: Spark starts slower; gmv doctor --fix makes it"
 
 
 def _notebooks() -> str:

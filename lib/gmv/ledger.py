@@ -11,7 +11,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-from gmv import silver
 from gmv.tables import (
     EVENT_TABLES,
     GMV_LEDGER,
@@ -32,24 +31,28 @@ def standings(versions: dict[str, DataFrame]) -> DataFrame:
         purchase_id, known_on (the day), transaction_date, subsidiary and amount (all three empty where it
         counts nowhere), is_awaiting_item (paid, but no item yet). Rules 2 and 3 as known on that day.
     """
-    day_ends = reduce(
+    events = reduce(
         partial(DataFrame.unionByName, allowMissingColumns=True),
-        (_last_of_each_day(versions[event.name], event) for event in EVENT_TABLES),
+        (_in_one_column(versions[event.name], event) for event in EVENT_TABLES),
     )
-    until_then = (
-        Window.partitionBy("purchase_id").orderBy("known_on").rowsBetween(Window.unboundedPreceding, 0)
+    # One sort serves all: an event table's own versions are in the order of its precedence, newest last.
+    in_order = Window.partitionBy("purchase_id").orderBy(
+        "known_on", "transaction_datetime", *(F.col(event.name).asc_nulls_first() for event in EVENT_TABLES)
     )
+    until_then = in_order.rowsBetween(Window.unboundedPreceding, 0)
+    next_day = F.lead("known_on").over(in_order)
     as_known = (
-        day_ends.groupBy("purchase_id", "known_on")
-        .agg(*(F.first(event.name, ignorenulls=True).alias(event.name) for event in EVENT_TABLES))
-        .select(
+        events.select(
             "purchase_id",
             "known_on",
             *(
                 F.last(event.name, ignorenulls=True).over(until_then).alias(event.name)
                 for event in EVENT_TABLES
             ),
+            F.coalesce(next_day != F.col("known_on"), F.lit(True)).alias("is_day_end"),
         )
+        .where("is_day_end")
+        .drop("is_day_end")
     )
     is_paid = F.col("purchase.release_date").isNotNull()
     has_item = F.col("product_item").isNotNull()
@@ -146,13 +149,17 @@ def difference(should_hold: DataFrame, holds: DataFrame) -> DataFrame:
     )
 
 
-def _last_of_each_day(versions: DataFrame, event: EventTable) -> DataFrame:
-    """purchase_id, known_on and a struct named as the event table: the day's last version."""
-    return silver.latest(
-        versions.withColumn("known_on", F.to_date("transaction_datetime")),
-        event,
-        per=("purchase_id", "known_on"),
-    ).select("purchase_id", "known_on", F.struct(*event.column_names).alias(event.name))
+def _in_one_column(versions: DataFrame, event: EventTable) -> DataFrame:
+    """purchase_id, known_on, transaction_datetime, and the version as a struct named as the event table.
+
+    The struct's fields are in the order of precedence, so structs compare as versions do (rule 1).
+    """
+    return versions.select(
+        "purchase_id",
+        F.to_date("transaction_datetime").alias("known_on"),
+        "transaction_datetime",
+        F.struct(*event.precedence).alias(event.name),
+    )
 
 
 def _entry(day: Column, subsidiary: Column, amount: Column, purchases: int, reason: Column) -> Column:

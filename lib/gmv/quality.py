@@ -25,7 +25,7 @@ def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
         "where list_contains($runs, run) group by sha256"
         for event in EVENT_TABLES
     )
-    return reader.rows(
+    return reader.of_runs(unfinished.runs).rows(
         f"""
         with brought as ({brought}),
         rejected as (

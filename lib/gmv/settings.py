@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(
         300, ge=2, description="How long a run that died holds a lake in an object store"
     )
+    maintain_every: int = Field(
+        30, ge=0, description="Runs after which tables are maintained by the next one; 0: never"
+    )
     cell_seconds: int = Field(4 * 3600, ge=1, description="How long one notebook cell may take")
 
     @field_validator("timezone")

@@ -89,11 +89,15 @@ def versions(read: DataFrame, event: EventTable) -> DataFrame:
         Rows of `event.versions`. Exact copies are one version; the first is the one of the smallest run,
         file and sha256, so that the order of rows does not matter.
     """
+    valid = read.where(F.size("reasons") == 0).select("typed.*", "file", "sha256", "run")
+    # By purchase first: its versions are then side by side, and one sort is enough.
+    by_purchase = [event.key, *(name for name in event.column_names if name != event.key)]
+    first_to_bring = Window.partitionBy(*by_purchase).orderBy("run", "file", "sha256")
     return (
-        read.where(F.size("reasons") == 0)
-        .groupBy(*(F.col(f"typed.{name}").alias(name) for name in event.column_names))
-        .agg(F.min(F.struct("run", "file", "sha256")).alias("first"))
-        .select(*event.column_names, "first.file", "first.sha256", "first.run")
+        valid.repartition(event.key)
+        .withColumn("copy", F.row_number().over(first_to_bring))
+        .where(F.col("copy") == 1)
+        .select(*event.versions.column_names)
     )
 
 

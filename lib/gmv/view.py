@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
+import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -34,11 +35,11 @@ def outcomes(arrivals: Arrivals) -> pd.DataFrame:
     return _frame([*rows, *waiting]).fillna("")
 
 
-def first(records: Mapping[EventTable, DataFrame]) -> dict[str, pd.DataFrame]:
+def first(records: Mapping[EventTable, ds.Dataset]) -> dict[str, pd.DataFrame]:
     """The first two records of each table, by line."""
     return {
-        event.name: frame.select(*event.column_names, "line", "file").limit(2).toPandas()
-        for event, frame in records.items()
+        event.name: rows.head(2, columns=[*event.column_names, "line", "file"]).to_pandas()
+        for event, rows in records.items()
     }
 
 
@@ -48,7 +49,7 @@ def example_purchases(reader: Reader, unfinished: Unfinished) -> list[str]:
         f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
         for event in EVENT_TABLES
     )
-    rows = reader.rows(
+    rows = reader.of_runs(unfinished.runs).rows(
         f"select purchase_id from ({brought}) group by purchase_id order by count(*) desc, purchase_id limit 3",
         runs=list(unfinished.runs),
     )

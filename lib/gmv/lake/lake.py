@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from gmv.lake import faults, location, records, spark
+from gmv.lake import faults, records
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.silver import STRIPPED
@@ -56,12 +56,6 @@ class Lake:
         if not self.exists(table):
             return self.spark.createDataFrame([], _ddl(table))
         return self.spark.read.format("delta").load(str(self.path / table.path)).select(*table.column_names)
-
-    def staged(self, table: Table, files: Sequence[Path]) -> DataFrame:
-        """Rows that wait in parquet files with the table's columns."""
-        if location.is_remote(self.path) and not spark.reads_files_of_this_machine():
-            files = location.shared(files, self.path / "_staged")
-        return self.spark.read.schema(_ddl(table)).parquet(*map(str, files)).select(*table.column_names)
 
     def rows_of(self, table: Table, touched: Touched) -> DataFrame:
         """The table's rows of the touched purchases, found at a cost that follows how many they are."""
@@ -170,7 +164,8 @@ class Lake:
         if unfinished.is_everything:
             return None
         limited = f"select purchase_id from ({query}) where purchase_id is not null limit {MOST_IDS_TO_PRUNE_BY + 1}"
-        found = Reader(self.path).sql(limited, runs=list(unfinished.runs), **parameters).fetchall()
+        brought = Reader(self.path).of_runs(unfinished.runs)
+        found = brought.sql(limited, runs=list(unfinished.runs), **parameters).fetchall()
         return [row[0] for row in found] if len(found) <= MOST_IDS_TO_PRUNE_BY else None
 
     def append(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> None:

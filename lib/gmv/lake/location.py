@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,14 +150,6 @@ def upload(folder: Path, place: Path, skip_before: float = 0) -> float:
             filesystem().put_file(str(file), str(place / file.relative_to(folder).as_posix()))
             newest = max(newest, changed)
     return newest
-
-
-def shared(files: Sequence[Path], place: Path) -> list[Path]:
-    """Copies of files, at a place that every machine of a cluster reads."""
-    copies = [place / file.name for file in files]
-    for file, copy in zip(files, copies, strict=True):
-        filesystem().put_file(str(file), str(copy))
-    return copies
 
 
 def local_twin(path: Path) -> Path:

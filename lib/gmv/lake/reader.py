@@ -7,10 +7,12 @@ so that all its answers come from the same state.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
@@ -32,16 +34,27 @@ class Reader:
     Args:
         lake: folder of the Delta tables, or their place in an object store.
         versions: Delta version to read by table path (`gold/daily_gmv`); the newest for all others.
+        of_runs: only what these bronze runs brought is asked for, so files without a row of theirs are not opened.
     """
 
-    def __init__(self, lake: Path, versions: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, lake: Path, versions: Mapping[str, int | None] | None = None, of_runs: Sequence[str] = ()
+    ) -> None:
         self.lake = lake
+        self._of_runs = of_runs
         self.versions: dict[str, int | None] = dict(versions or {})
         self._views: set[str] = set()
         self.connection = duckdb.connect()
         self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
         if location.is_remote(lake):
             self.connection.register_filesystem(location.filesystem())
+
+    def of_runs(self, runs: Sequence[str]) -> Reader:
+        """The same tables, for questions about what these bronze runs brought, whatever else the tables hold.
+
+        Queries must still choose the rows by `run`: a file may hold those of several runs.
+        """
+        return Reader(self.lake, self.versions, runs)
 
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
         """A query over the lake's views, with `$name` parameters."""
@@ -64,6 +77,20 @@ class Reader:
         self._make_view(table)
         return self.versions[table.path]
 
+    def _files(self, delta: DeltaTable, table: Table) -> list[str]:
+        files = delta.file_uris()
+        if not self._of_runs or "run" not in table.column_names:
+            return files
+        actions = pa.table(delta.get_add_actions(flatten=True)).to_pydict()
+        lows, highs = (actions.get(f"{end}.run", [None] * len(files)) for end in ("min", "max"))
+        may_hold = {
+            path
+            for path, low, high in zip(actions["path"], lows, highs, strict=True)
+            if low is None or high is None or any(low <= run <= high for run in self._of_runs)
+        }
+        chosen = [file for file in files if file.endswith(tuple(may_hold))] if may_hold else []
+        return chosen if len(chosen) == len(may_hold) else files
+
     def _make_view(self, table: Table) -> None:
         if table.path in self._views:
             return
@@ -75,7 +102,7 @@ class Reader:
         files: list[str] = []
         try:
             delta = DeltaTable(str(self.lake / table.path), version=self.versions.get(table.path))
-            files = delta.file_uris()
+            files = self._files(delta, table)
             self.versions[table.path] = delta.version()
         except TableNotFoundError:
             self.versions[table.path] = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from gmv.lake import faults
@@ -63,6 +63,25 @@ def append(
                 commit_properties=_commit(metadata),
             )
     return columns.num_rows
+
+
+def append_stream(
+    lake: Path, table: Table, rows: pa.RecordBatchReader, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Append rows that may be many to a table in one commit; a few batches at a time are in memory.
+
+    Args:
+        rows: batches of the table's columns.
+        metadata: kept with the commit as Delta's userMetadata.
+    """
+    with faults.commit(table.path):
+        write_deltalake(
+            str(lake / table.path),
+            rows,
+            mode="append",
+            writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+            commit_properties=_commit(metadata),
+        )
 
 
 def replace_days(

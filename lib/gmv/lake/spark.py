@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from gmv.errors import GmvError
@@ -24,14 +25,20 @@ from gmv.settings import settings
 DELTA_VERSION = "4.4.0"
 SUPPORTED_JAVA = range(17, 26)
 JARS = Path(sys.prefix) / "share" / "gmv" / f"delta-{DELTA_VERSION}"
+LOG = "spark.log"
+"""Name of a server's log in its run's folder."""
+JOB_STARTED = "INFO DAGScheduler: Got "
+"""What the log says when a Spark job starts (see log4j2.xml)."""
 _HERE = Path(__file__).parent
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
-_IS_HERE = "GMV_SPARK_IS_HERE"
 
 HOW_TO_GET_JAVA = (
     "Install a Java runtime, version 17 to 25 (Debian, Ubuntu: apt install openjdk-17-jre-headless; "
     "macOS: brew install openjdk@21; conda: conda install openjdk=21), or set JAVA_HOME to one."
 )
+
+_GRACE_SECONDS, _ARCHIVING_SECONDS = 5, 120
+"""How long a server that is asked to end may take; longer where it leaves its classes."""
 
 # What Spark's own launcher opens to itself (org.apache.spark.launcher.JavaModuleOptions).
 _OPENED_PACKAGES = [
@@ -68,6 +75,7 @@ def java() -> Path:
     return Path(found)
 
 
+@lru_cache
 def java_version(program: Path) -> int:
     """The feature version (17 of `17.0.15`); 0 where the program doesn't tell."""
     told = subprocess.run([str(program), "-version"], capture_output=True, text=True, timeout=60)
@@ -124,16 +132,35 @@ def fetch_jars() -> list[Path]:
     return jars()
 
 
+def class_archive(program: Path) -> Path:
+    """Where the classes of a server lie ready for this Java, if `gmv doctor --fix` has made the archive.
+
+    The virtual machine maps them instead of loading them one by one. It checks by itself that the archive
+    is its own and that no jar has changed; if not, it loads as usual.
+    """
+    return JARS.parent / f"classes-java{java_version(program)}-delta{DELTA_VERSION}.jsa"
+
+
+def _archive_options(program: Path, archive_to: Path | None) -> list[str]:
+    if archive_to:
+        return [f"-XX:ArchiveClassesAtExit={archive_to}"]
+    ready = class_archive(program)
+    return [f"-XX:SharedArchiveFile={ready}"] if ready.exists() else []
+
+
 class SparkServer:
     """A local Spark Connect server that ends with its owner. Use as a context manager, or `stop` it."""
 
-    def __init__(self, lock: Lock | None, log: Path, small: bool = True) -> None:
+    def __init__(
+        self, lock: Lock | None, log: Path, small: bool = True, archive_to: Path | None = None
+    ) -> None:
         """Start the server; `wait` until it answers before use.
 
         Args:
             lock: the lake's lock, for the server to inherit; None for one that only reads.
             log: file that the server's output goes to.
             small: little data is expected: compile less (C1 only), which starts faster and runs slower.
+            archive_to: file that takes the classes which the server has loaded when it ends.
 
         Raises:
             GmvError: when Java or Delta's jars are missing.
@@ -147,7 +174,11 @@ class SparkServer:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_HERE / "supervisor.py"), *self._command(small)],
+                [
+                    *(sys.executable, "-I", "-S", str(_HERE / "supervisor.py")),
+                    str(_ARCHIVING_SECONDS if archive_to else _GRACE_SECONDS),
+                    *self._command(small, archive_to),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -160,7 +191,7 @@ class SparkServer:
     def environment(self) -> dict[str, str]:
         """What a process needs to use this server (never to be written down: it holds the token)."""
         # `localhost`: with 127.0.0.1 and a token the client would ask for TLS.
-        return {"SPARK_REMOTE": f"sc://localhost:{self.port}", _TOKEN: self.token, _IS_HERE: "yes"}
+        return {"SPARK_REMOTE": f"sc://localhost:{self.port}", _TOKEN: self.token}
 
     def wait(self, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Return when the server answers.
@@ -201,8 +232,9 @@ class SparkServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _command(self, small: bool) -> list[str]:
+    def _command(self, small: bool, archive_to: Path | None) -> list[str]:
         chosen = settings()
+        program = java()
         confs = {
             "spark.connect.grpc.binding.address": "127.0.0.1",
             "spark.connect.grpc.binding.port": self.port,
@@ -223,6 +255,10 @@ class SparkServer:
             "spark.sql.sources.parallelPartitionDiscovery.parallelism": chosen.spark_cores,
             "spark.sql.shuffle.partitions": 1 if small else 16 * chosen.spark_cores,
             "spark.sql.parquet.compression.codec": "zstd",
+            # To sort before a shuffle too, so as to drop all but first rows, costs more than it saves here.
+            "spark.sql.optimizer.windowGroupLimitThreshold": -1,
+            # A merge writes in the order of ids; cut into files, its next look-ups skip most of them.
+            "spark.sql.files.maxRecordsPerFile": 250_000,
         }
         if small:
             # For a few thousand rows, compiling each query and re-planning its stages takes longer than it saves.
@@ -232,11 +268,13 @@ class SparkServer:
                 "spark.sql.adaptive.enabled": "false",
             }
         return [
-            str(java()),
+            str(program),
+            *_archive_options(program, archive_to),
             f"-Xmx{chosen.spark_memory_mib}m",
             # C1 alone would get a code cache of 48 MiB, which Spark fills: then nothing is compiled any more.
             "-XX:ReservedCodeCacheSize=256m",
-            *(["-XX:TieredStopAtLevel=1"] if small else []),
+            # Methods beyond 8,000 bytes are interpreted for ever otherwise; Spark generates such for wide rules.
+            "-XX:TieredStopAtLevel=1" if small else "-XX:-DontCompileHugeMethods",
             "-XX:+IgnoreUnrecognizedVMOptions",
             "--add-modules=jdk.incubator.vector",
             *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED_PACKAGES),
@@ -253,11 +291,6 @@ class SparkServer:
             *(part for name, value in confs.items() for part in ("--conf", f"{name}={value}")),
             "spark-internal",
         ]
-
-
-def reads_files_of_this_machine() -> bool:
-    """Whether all of Spark runs on this machine; else it needs files where the lake is."""
-    return _IS_HERE in os.environ
 
 
 def connect():

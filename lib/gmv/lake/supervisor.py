@@ -3,6 +3,8 @@
 The owner holds the other end of this process's standard input. When it closes, by intent or because the
 owner was killed, the server is asked to end, then made to; this process ends after it. Both have inherited
 the lake's lock, so the lake stays locked until no one is left who could commit.
+
+Usage: python supervisor.py GRACE_SECONDS COMMAND...
 """
 
 import ctypes
@@ -12,8 +14,6 @@ import subprocess
 import sys
 import threading
 
-GRACE_SECONDS = 5
-
 
 def _die_with_supervisor() -> None:
     """Linux: the server is killed when this process is (PR_SET_PDEATHSIG)."""
@@ -21,7 +21,7 @@ def _die_with_supervisor() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def main(command: list[str]) -> int:
+def main(grace_seconds: float, command: list[str]) -> int:
     server = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, close_fds=False, preexec_fn=_die_with_supervisor
     )
@@ -41,11 +41,11 @@ def main(command: list[str]) -> int:
         should_end.wait(0.1)
     server.terminate()
     try:
-        return server.wait(timeout=GRACE_SECONDS)
+        return server.wait(timeout=grace_seconds)
     except subprocess.TimeoutExpired:
         server.kill()
         return server.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

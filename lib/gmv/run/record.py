@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from gmv.lake import faults, location, records
+from gmv.lake import faults, location, records, spark
 from gmv.lake.reader import Reader
 from gmv.notebook import code_version
 from gmv.publication import Window
@@ -25,7 +25,7 @@ class Record:
     Attributes:
         place: where the run's files are found: a folder, or a place in an object store.
         outcome: succeeded, nothing_new, failed, refused or interrupted; empty while it runs.
-        steps: what each notebook noted, by its name, with `seconds`.
+        steps: what each notebook noted, by its name, with `seconds` and `spark_jobs`.
         copy_to: a file that is kept equal to run.json, for whoever started the run.
     """
 
@@ -64,15 +64,24 @@ class Record:
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
         """Measure a step, and take in what its notebook noted about itself."""
-        began = monotonic()
+        began, jobs_before = monotonic(), self._spark_jobs()
         try:
             yield
         finally:
             facts = self.folder / f"{step}.json"
             noted = json.loads(facts.read_text()) if facts.exists() else {}
             facts.unlink(missing_ok=True)
-            self.steps[step] = {"seconds": round(monotonic() - began, 1), **noted}
+            self.steps[step] = {
+                "seconds": round(monotonic() - began, 1),
+                "spark_jobs": self._spark_jobs() - jobs_before,
+                **noted,
+            }
             self.write()
+
+    def _spark_jobs(self) -> int:
+        """How many jobs this run's Spark server has started; 0 where the server is not the run's own."""
+        log = self.folder / spark.LOG
+        return log.read_text(errors="replace").count(spark.JOB_STARTED) if log.exists() else 0
 
     def write(self) -> None:
         """Write run.json, and its copy; a reader sees the old or the new one, never a part.

@@ -84,10 +84,11 @@ def run(request: Request, show: Show) -> Record:
             record.start()
             record.end("nothing_new")
             return record
+        is_big = sum(file.size for file in files) >= BIG_BYTES
         record.folder.mkdir(parents=True)
         record.start()
         try:
-            _execute(request, record, held, show, is_small=sum(file.size for file in files) < BIG_BYTES)
+            _execute(request, record, held, show, is_small=not is_big)
         except KeyboardInterrupt:
             told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
             record.end("interrupted", told)
@@ -99,6 +100,7 @@ def run(request: Request, show: Show) -> Record:
             record.end("failed", f"{type(error).__name__}: {error}")
             raise
         record.end("succeeded")
+        _maintain_if_due(request, record, show, is_big)
         return record
 
 
@@ -131,12 +133,13 @@ def last_report(runs_dir: Path) -> Path | None:
 
 
 def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
+    from gmv.lake import spark
     from gmv.report import page
     from gmv.run import kernels
 
     parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
     facts = {notebook.FACTS_FOLDER: str(record.folder)}
-    with _spark_for(held, record.folder / "spark.log", is_small) as server:
+    with _spark_for(held, record.folder / spark.LOG, is_small) as server:
         faults.reach("after server start")
         environment = server.environment() if server else {}
         managers = kernels.kernel_manager(held, {**facts, **environment}, server)
@@ -200,6 +203,20 @@ def _has_work(record: Record) -> bool:
     if record.window.start_date or any(progress.unfinished(reader, step).runs for step in progress.STEPS):
         return True
     return bool(publication.plan(reader, record.window, record.today, settings().closed_until).publish)
+
+
+def _maintain_if_due(request: Request, record: Record, show: Show, was_big: bool) -> None:
+    """Maintain the tables after a big load, and every `maintain_every` runs."""
+    from gmv import maintain
+
+    if settings().maintain_every and (was_big or maintain.is_due(Reader(request.lake))):
+        try:
+            with show("maintain"):
+                maintain.recorded(request.lake, request.runs_dir, record.today, lambda _: None)
+        except GmvError as error:
+            raise GmvError(
+                f"The numbers are published, but the tables are not maintained: {error}"
+            ) from error
 
 
 def _parameters(request: Request) -> dict[str, str]:

@@ -1,0 +1,168 @@
+"""Keeping tables quick to read: fewer files, purchases side by side, what nobody reads any more removed.
+
+No row and no number changes. Each table is one commit, so a kill leaves each as it was or as it shall be.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable, WriterProperties
+from deltalake.exceptions import TableNotFoundError
+
+from gmv import notebook, publication
+from gmv.errors import GmvError
+from gmv.lake import faults, lock
+from gmv.lake.reader import Reader
+from gmv.run.record import Record
+from gmv.settings import settings
+from gmv.tables import EVENT_TABLES, GMV_LEDGER, TABLES, Table
+
+KEPT_DAYS = 7
+"""Files that no table uses any more are kept so long, for readers that still do."""
+
+FILE_BYTES = 16 * 2**20
+"""Size of a clustered file: a look-up of purchases reads whole files."""
+
+MOST_UNCLUSTERED = 0.2
+"""A table is clustered anew when more than this share of its rows lies in files that overlap others."""
+
+CLUSTERED: tuple[Table, ...] = (
+    *(event.versions for event in EVENT_TABLES),
+    *(event.latest for event in EVENT_TABLES),
+    GMV_LEDGER,
+)
+"""Tables in which purchases are looked up by their ids."""
+
+_ZSTD = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+def run(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], None]) -> list[dict]:
+    """Maintain all tables under the lake's lock, as a run of kind `maintain`.
+
+    Args:
+        progress: told each table's path before it is looked at.
+
+    Returns:
+        What `maintain` returns.
+
+    Raises:
+        LakeLocked: another run holds the lake.
+        GmvError: a table can't be maintained; it is as it was.
+    """
+    held = lock.acquire(lake, "gmv maintain")
+    try:
+        notebook.finish_killed_run(lake)
+        return recorded(lake, runs_dir, today, progress)
+    finally:
+        held.release()
+
+
+def recorded(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], None]) -> list[dict]:
+    """Maintain all tables, as a run on record; the caller holds the lake's lock."""
+    run_id = notebook.new_run_id()
+    record = Record(
+        run_id, "maintain", lake, runs_dir / run_id, publication.Window(), today, {"lake": str(lake)}
+    )
+    record.start()
+    try:
+        done = maintain(lake, progress)
+    except BaseException as error:
+        record.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    record.end("succeeded")
+    return done
+
+
+def maintain(lake: Path, progress: Callable[[str], None] = lambda _: None) -> list[dict]:
+    """Maintain each table of a lake that this process holds the lock of.
+
+    Returns:
+        table, files_before, files, bytes_before, bytes, rows; one entry per table that exists.
+
+    Raises:
+        GmvError: naming the table, when it has other rows afterwards.
+    """
+    done = []
+    for table in TABLES:
+        try:
+            delta = DeltaTable(str(lake / table.path))
+        except TableNotFoundError:
+            continue
+        progress(table.path)
+        before = _files(delta)
+        with faults.commit(table.path):
+            _arrange(delta, table, before)
+        delta.update_incremental()
+        after = _files(delta)
+        if _rows(after) != _rows(before):
+            raise GmvError(
+                f"{table.path}: {_rows(before)} rows became {_rows(after)} while it was maintained. "
+                "`gmv verify` tells what is wrong."
+            )
+        delta.vacuum(retention_hours=KEPT_DAYS * 24, dry_run=False, full=True)
+        delta.create_checkpoint()
+        done.append(
+            {
+                "table": table.path,
+                "files_before": len(before),
+                "files": len(after),
+                "bytes_before": sum(file["size_bytes"] for file in before),
+                "bytes": sum(file["size_bytes"] for file in after),
+                "rows": _rows(after),
+            }
+        )
+    return done
+
+
+def is_due(reader: Reader) -> bool:
+    """Whether so many runs have ended since the last maintenance as `maintain_every` says."""
+    (row,) = reader.rows(
+        """
+        select count(*) as runs from monitoring.runs
+        where event = 'ended' and kind = 'run' and outcome = 'succeeded' and "at" > coalesce(
+            (select max("at") from monitoring.runs where kind = 'maintain' and outcome = 'succeeded'),
+            timestamp '0001-01-01')
+        """
+    )
+    every = settings().maintain_every
+    return every > 0 and row["runs"] >= every
+
+
+def unclustered_share(files: Sequence[dict]) -> float:
+    """The share of rows in files whose ids overlap those of a file with more rows.
+
+    Args:
+        files: num_records, min.purchase_id and max.purchase_id of each file.
+    """
+    kept: list[tuple[str, str]] = []
+    apart = 0
+    for file in sorted(files, key=lambda file: -file["num_records"]):
+        low, high = file.get("min.purchase_id"), file.get("max.purchase_id")
+        if low is None or high is None or any(low <= last and first <= high for first, last in kept):
+            apart += file["num_records"]
+        else:
+            kept.append((low, high))
+    return apart / max(1, _rows(files))
+
+
+def _arrange(delta: DeltaTable, table: Table, files: Sequence[dict]) -> None:
+    if len(files) < 2:
+        return
+    if table in CLUSTERED and unclustered_share(files) > MOST_UNCLUSTERED:
+        delta.optimize.z_order(["purchase_id"], target_size=FILE_BYTES, writer_properties=_ZSTD)
+    elif table in CLUSTERED:
+        delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_ZSTD)
+    else:
+        delta.optimize.compact(writer_properties=_ZSTD)
+
+
+def _files(delta: DeltaTable) -> list[dict]:
+    return pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+
+
+def _rows(files: Sequence[dict]) -> int:
+    return sum(file["num_records"] for file in files)

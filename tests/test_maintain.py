@@ -1,0 +1,181 @@
+"""Maintenance: fewer files, purchases side by side, the same rows; and when it is due."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from decimal import Decimal
+
+import pytest
+import small_lake
+from deltalake import DeltaTable
+from gmv import maintain, monitoring
+from gmv.errors import LakeLocked
+from gmv.lake import lock
+from gmv.lake.reader import Reader
+from gmv.settings import settings
+from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, RUNS, TABLES
+
+
+def rows_of_all_tables(lake) -> dict[str, list[dict]]:
+    """Every row of every table, in a fixed order; the record of runs aside, which maintenance adds to."""
+    reader = Reader(lake)
+    return {
+        table.path: sorted(reader.rows(f'select * from {table.layer}."{table.name}"'), key=repr)
+        for table in TABLES
+        if table != RUNS
+    }
+
+
+def files(lake, table) -> int:
+    return len(DeltaTable(lake / table.path).file_uris())
+
+
+def posting(purchase_id: int, seq: int) -> dict:
+    return {
+        "purchase_id": str(purchase_id),
+        "transaction_date": dt.date(2023, 2, 1),
+        "subsidiary": "nacional",
+        "amount": Decimal("9.99"),
+        "purchases": 1,
+        "known_on": dt.date(2023, 2, 1),
+        "reason": "paid",
+        "ledger_seq": seq,
+        "run": f"run {seq}",
+    }
+
+
+def scattered(lake, batches: int = 8, each: int = 500) -> None:
+    """Postings of purchases that lie scattered: each batch, in a file of its own, has ids from all over."""
+    for seq in range(batches):
+        rows = [posting(1_000_000 + number * batches + seq, seq) for number in range(each)]
+        small_lake.write(lake, GMV_LEDGER, rows)
+
+
+def test_rows_stay_the_same_and_files_get_fewer(tmp_path):
+    small_lake.write_sample(tmp_path / "lake")
+    scattered(tmp_path / "lake")
+    for _ in range(5):
+        small_lake.write(tmp_path / "lake", CHECK_RESULTS, [{"run": "r", "check": "c"}])
+    before = rows_of_all_tables(tmp_path / "lake")
+    assert files(tmp_path / "lake", CHECK_RESULTS) == 5
+
+    done = maintain.run(tmp_path / "lake", tmp_path / "runs", dt.date(2023, 3, 2), lambda _: None)
+
+    assert rows_of_all_tables(tmp_path / "lake") == before
+    assert files(tmp_path / "lake", CHECK_RESULTS) == 1
+    assert files(tmp_path / "lake", GMV_LEDGER) == 1
+    told = {one["table"]: one for one in done}
+    assert (told["gold/gmv_ledger"]["files_before"], told["gold/gmv_ledger"]["files"]) == (9, 1)
+    assert told["gold/gmv_ledger"]["rows"] == 4_004
+
+
+def test_purchases_that_lay_scattered_are_side_by_side_afterwards(tmp_path, monkeypatch):
+    scattered(tmp_path, each=20_000)
+    monkeypatch.setattr(maintain, "FILE_BYTES", 40_000)
+    assert maintain.unclustered_share(described(tmp_path)) > 0.8
+    maintain.maintain(tmp_path)
+    assert files(tmp_path, GMV_LEDGER) > 2
+    assert maintain.unclustered_share(described(tmp_path)) == 0
+
+
+def described(lake) -> list[dict]:
+    import pyarrow as pa
+
+    return pa.table(DeltaTable(lake / GMV_LEDGER.path).get_add_actions(flatten=True)).to_pylist()
+
+
+@pytest.mark.parametrize(
+    "ranges, share",
+    [
+        ([("1", "3"), ("4", "6")], 0),
+        ([("1", "3"), ("3", "6")], 0.5),
+        ([(None, None), ("1", "2")], 0.5),
+    ],
+)
+def test_files_whose_ids_overlap_are_unclustered(ranges, share):
+    told = [{"num_records": 10, "min.purchase_id": low, "max.purchase_id": high} for low, high in ranges]
+    assert maintain.unclustered_share(told) == share
+
+
+def test_files_that_no_table_uses_are_removed_after_a_week_and_not_before(tmp_path):
+    scattered(tmp_path)
+    folder = tmp_path / GMV_LEDGER.path
+    replaced = set(folder.glob("*.parquet"))
+    left_by_killed_writes = {days: folder / f"part-{days}.parquet" for days in (6, 8)}
+    for days, path in left_by_killed_writes.items():
+        path.write_bytes(b"PAR1")
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+    maintain.maintain(tmp_path)
+    assert all(path.exists() for path in replaced), "a reader may still have them open"
+    assert left_by_killed_writes[6].exists()
+    assert not left_by_killed_writes[8].exists()
+
+
+def test_maintenance_is_on_record_and_waits_for_no_other_run(tmp_path):
+    small_lake.write_sample(tmp_path)
+    maintain.run(tmp_path, tmp_path / "runs", dt.date(2023, 3, 2), lambda _: None)
+    (ended,) = Reader(tmp_path).rows(
+        "select kind, outcome from monitoring.runs where kind = 'maintain' and event = 'ended'"
+    )
+    assert ended == {"kind": "maintain", "outcome": "succeeded"}
+
+    held = lock.acquire(tmp_path, "another run")
+    try:
+        os.environ.pop("GMV_LOCK_FD", None)
+        with pytest.raises(LakeLocked, match="another run"):
+            maintain.run(tmp_path, tmp_path / "runs", dt.date(2023, 3, 2), lambda _: None)
+    finally:
+        held.release()
+
+
+def test_it_is_due_after_so_many_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("GMV_MAINTAIN_EVERY", "2")
+    settings.cache_clear()
+    small_lake.write_sample(tmp_path, run="one")
+    assert not maintain.is_due(Reader(tmp_path))
+    ended = {"run": "two", "kind": "run", "event": "ended", "outcome": "succeeded"}
+    small_lake.write(tmp_path, RUNS, [{**ended, "at": dt.datetime(2023, 3, 2)}])
+    assert maintain.is_due(Reader(tmp_path))
+    maintained = {"run": "three", "kind": "maintain", "event": "ended", "outcome": "succeeded"}
+    small_lake.write(tmp_path, RUNS, [{**maintained, "at": dt.datetime(2023, 3, 3)}])
+    assert not maintain.is_due(Reader(tmp_path))
+
+
+# --- What a run reads is what it brought ---------------------------------------------------------------
+
+
+def test_reader_of_runs_opens_only_files_that_may_hold_their_rows(tmp_path):
+    scattered(tmp_path, batches=3, each=10)
+    reader = Reader(tmp_path)
+    assert reader.rows("select count(*) as n from gold.gmv_ledger") == [{"n": 30}]
+    of_one = reader.of_runs(["run 1"])
+    assert of_one.rows("select distinct run from gold.gmv_ledger") == [{"run": "run 1"}]
+    assert reader.of_runs(["run 7"]).rows("select count(*) as n from gold.gmv_ledger") == [{"n": 0}]
+    maintain.maintain(tmp_path)
+    merged = Reader(tmp_path).of_runs(["run 1"])
+    assert merged.rows("select count(*) as n from gold.gmv_ledger where run = 'run 1'") == [{"n": 10}]
+
+
+def test_bronze_counts_add_what_each_run_brought_once(tmp_path):
+    def arrive(run: str, *days: str) -> None:
+        brought = [{"transaction_date": day, "purchase_id": "1", "run": run} for day in days]
+        small_lake.write(tmp_path, PURCHASE.bronze, brought)
+        small_lake.write(tmp_path, FILES, [{"path": f"{run}.csv", "run": run, "outcome": "ingested"}])
+
+    def counted(reader: Reader) -> list[tuple]:
+        noted = monitoring.note_counts(reader, "bronze", "the caller")
+        return [(row["run"], str(row["day"]), row["records"]) for row in noted]
+
+    arrive("run 1", "2023-02-01", " 2023-02-01 ", "nonsense")
+    assert counted(Reader(tmp_path)) == [("run 1", "2023-02-01", 2), ("run 1", "None", 1)]
+    assert counted(Reader(tmp_path)) == []
+    arrive("run 2", "2023-02-01")  # killed before it noted its counts
+    arrive("run 3", "2023-02-01", "2023-02-02")
+    assert counted(Reader(tmp_path)) == [
+        ("run 2", "2023-02-01", 3),
+        ("run 3", "2023-02-01", 4),
+        ("run 3", "2023-02-02", 1),
+    ]
+    assert counted(Reader(tmp_path)) == []
