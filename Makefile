@@ -70,6 +70,11 @@ orchestration-test: orchestration-setup ## Test each orchestrator with its daemo
 
 bench: $(READY) ## Time the pipeline beside plain PySpark, pandas, Polars and DuckDB (minutes)
 	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/targets.py
+
+bench-full: $(READY) ## The same with up to 20 million purchases (hours, 40 GB of disk)
+	@$(BIN)/python benchmarks/run.py --purchases 2000000 --repeat 1
+	@$(BIN)/python benchmarks/targets.py --name targets-full --purchases 200000 --purchases 2000000 --purchases 20000000
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
@@ -82,4 +87,4 @@ clean: ## Remove the environment and everything the pipeline wrote; the landing 
 	@find data_lake -mindepth 1 -maxdepth 1 ! -name landing -exec rm -rf {} +
 	@find runs -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 
-.PHONY: help setup run example test lint lab notebooks airflow dagster prefect orchestration-setup orchestration-test bench lock clean
+.PHONY: help setup run example test lint lab notebooks airflow dagster prefect orchestration-setup orchestration-test bench bench-full lock clean
