@@ -37,6 +37,9 @@ test: $(READY) ## Run every test: rules, notebooks under nbval, README's command
 	@$(BIN)/python -m pytest tests
 	@$(BIN)/python -m pytest --nbval-lax notebooks
 
+crash-test: $(READY) ## Kill a run at every commit, in every way; the next one must finish it (an hour or two)
+	@$(BIN)/python tests/crash_matrix.py --write
+
 lint: $(READY) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -87,4 +90,4 @@ clean: ## Remove the environment and everything the pipeline wrote; the landing 
 	@find data_lake -mindepth 1 -maxdepth 1 ! -name landing -exec rm -rf {} +
 	@find runs -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 
-.PHONY: help setup run example test lint lab notebooks airflow dagster prefect orchestration-setup orchestration-test bench bench-full lock clean
+.PHONY: $(shell grep -ohE '^[a-z0-9-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d ':')

@@ -13,7 +13,7 @@ from gmv.errors import GmvError
 from gmv.lake import lease, location, lock, spark
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT, settings
-from gmv.tables import TABLES
+from gmv.tables import TABLES, Table
 
 FREE_BYTES_WANTED = 2 * 2**30
 
@@ -119,23 +119,7 @@ def _lock(lake: Path) -> str:
     return "free"
 
 
-def _table(lake: Path, table) -> str:
-    import duckdb
-    from deltalake.exceptions import DeltaError
-
-    try:
-        reader = Reader(lake)
-        version = reader.version(table)
-        if version is None:
-            return "not there yet"
-        columns = ", ".join(f'count("{name}")' for name in table.column_names)
-        counted = reader.sql(f'select count(*), {columns} from {table.layer}."{table.name}"').fetchall()
-        return f"version {version}, {counted[0][0]} rows"
-    except (duckdb.Error, DeltaError, OSError) as error:
-        first = str(error).splitlines()[0]
-        what = (
-            "`gmv rebuild` makes it anew from bronze"
-            if table.layer in ("silver", "gold")
-            else "restore it from a backup"
-        )
-        raise GmvError(f"The table can't be read: {first} Then {what}.") from error
+def _table(lake: Path, table: Table) -> str:
+    reader = Reader(lake)
+    version = reader.version(table)
+    return "not there yet" if version is None else f"version {version}, {reader.check(table)} rows"

@@ -7,15 +7,17 @@ so that all its answers come from the same state.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.tables import TABLES, Table
 
@@ -26,6 +28,16 @@ _DUCKDB_TYPES = {
     "array<string>": "VARCHAR[]",
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
 }
+
+
+class Damaged(GmvError):
+    """A table whose bytes can't be read: which one, what is wrong, and what brings it back."""
+
+    def __init__(self, table: Table, problem: str) -> None:
+        remedy = "`gmv rebuild` makes it anew from bronze"
+        if table.layer not in ("silver", "gold"):
+            remedy = "bring it back from a backup"
+        super().__init__(f"{table.path} can't be read: {problem} Nothing was changed; {remedy}.")
 
 
 class Reader:
@@ -58,19 +70,45 @@ class Reader:
 
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
         """A query over the lake's views, with `$name` parameters."""
-        for table in TABLES:
-            if re.search(rf'\b{table.layer}\."?{table.name}\b', query):
-                self._make_view(table)
+        for table in _tables_of(query):
+            self._make_view(table)
         return self.connection.sql(query, params=parameters or None)
 
     def frame(self, query: str, **parameters: object) -> pd.DataFrame:
         """The query's rows; amounts as Decimal objects, never floats."""
-        table = self.sql(query, **parameters).to_arrow_table()
+        table = self._arrow(query, parameters)
         return table.to_pandas(date_as_object=False, integer_object_nulls=False)
 
     def rows(self, query: str, **parameters: object) -> list[dict]:
         """The query's rows as dictionaries of Python values (Decimal, date, datetime, str, int)."""
-        return self.sql(query, **parameters).to_arrow_table().to_pylist()
+        return self._arrow(query, parameters).to_pylist()
+
+    def _arrow(self, query: str, parameters: dict[str, object]) -> pa.Table:
+        with self._naming_what_is_damaged(query):
+            return self.sql(query, **parameters).to_arrow_table()
+
+    @contextmanager
+    def _naming_what_is_damaged(self, query: str) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.HTTPException) as error:
+            for table in _tables_of(query):
+                self.check(table)
+            raise GmvError(f"The lake {self.lake} can't be read: {_first_line(error)}") from error
+
+    def check(self, table: Table) -> int:
+        """Read every value of a table; how many rows it has.
+
+        Raises:
+            Damaged: naming the table and the file at fault.
+        """
+        self._make_view(table)
+        columns = ", ".join(f'count("{name}")' for name in table.column_names)
+        try:
+            counted = self.connection.execute(f'select count(*), {columns} from {table.layer}."{table.name}"')
+            return counted.fetchall()[0][0]
+        except duckdb.Error as error:
+            raise Damaged(table, _first_line(error)) from error
 
     def version(self, table: Table) -> int | None:
         """The pinned Delta version of a table; None while the table does not exist."""
@@ -106,6 +144,8 @@ class Reader:
             self.versions[table.path] = delta.version()
         except TableNotFoundError:
             self.versions[table.path] = None
+        except DeltaError as error:
+            raise Damaged(table, _first_line(error)) from error
         if files:
             types = ", ".join(
                 f"'{column.name}': {column.type}"
@@ -119,9 +159,19 @@ class Reader:
             )
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
             selected = ", ".join(f'"{column.name}"' for column in table.columns)
-            self.connection.execute(
-                f"create view {name} as select {selected} from read_parquet([{listed}]{hive})"
-            )
+            view = f"create view {name} as select {selected} from read_parquet([{listed}]{hive})"
+            try:
+                self.connection.execute(view)
+            except duckdb.Error as error:
+                raise Damaged(table, _first_line(error)) from error
         else:
             self.connection.execute(f"create table {name} ({columns})")
         self._views.add(table.path)
+
+
+def _tables_of(query: str) -> list[Table]:
+    return [table for table in TABLES if re.search(rf'\b{table.layer}\."?{table.name}\b', query)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") + "."

@@ -1,0 +1,131 @@
+"""Faults of the disk: what a user is told, what stays readable, and that nothing is lost by them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small_lake
+from gmv import publication
+from gmv.lake.reader import Damaged, Reader
+from gmv.tables import PURCHASE
+
+HEADER = ",".join(PURCHASE.column_names) + "\n"
+ROW = "2023-02-03 00:00:00,2023-02-03,56,1223,3,2023-01-14,,619\n"
+GMV = Path(sys.executable).with_name("gmv")
+
+
+def gmv(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command; whatever it says, it says without a stack trace."""
+    done = subprocess.run([str(GMV), *arguments], capture_output=True, text=True, timeout=300)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def lake(tmp_path) -> Path:
+    """The sample's lake."""
+    small_lake.write_sample(tmp_path / "lake")
+    return tmp_path / "lake"
+
+
+def a_parquet_file_of(lake: Path, table: str) -> Path:
+    return sorted((lake / table).rglob("*.parquet"))[-1]
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def scribble(file: Path) -> None:
+    file.write_text("{ this is no commit")
+
+
+@pytest.mark.parametrize("harm", [cut_short, remove])
+@pytest.mark.parametrize("table", ["gold/daily_gmv", "silver/purchase", "gold/gmv_ledger"])
+def test_a_damaged_parquet_file_is_named_with_what_to_do(lake, table, harm):
+    harm(a_parquet_file_of(lake, table))
+    shown = gmv("show", table, "--lake", str(lake))
+    assert shown.returncode == 1
+    assert f"{table} can't be read" in shown.stderr and "gmv rebuild" in shown.stderr
+    examined = gmv("doctor", "--lake", str(lake))
+    assert examined.returncode == 1
+    assert f"NOT {table}" in examined.stdout
+    assert examined.stdout.count("NOT ") == 1
+
+
+def test_a_damaged_commit_is_named_with_what_to_do(lake):
+    scribble(sorted((lake / "gold/daily_gmv/_delta_log").glob("*.json"))[-1])
+    shown = gmv("show", "daily_gmv", "--lake", str(lake))
+    assert shown.returncode == 1
+    assert "gold/daily_gmv can't be read" in shown.stderr and "gmv rebuild" in shown.stderr
+
+
+def test_damaged_records_are_to_be_brought_back_from_a_backup(lake):
+    cut_short(a_parquet_file_of(lake, "bronze/purchase"))
+    assert "backup" in gmv("show", "bronze/purchase", "--lake", str(lake)).stderr
+
+
+def test_other_tables_stay_readable(lake):
+    cut_short(a_parquet_file_of(lake, "silver/purchase"))
+    assert len(publication.published(Reader(lake))) == 3
+    with pytest.raises(Damaged, match="silver/purchase"):
+        Reader(lake).rows("select * from silver.purchase")
+
+
+def test_a_run_on_a_damaged_lake_ends_with_1_and_publishes_nothing(lake, tmp_path):
+    (tmp_path / "landing").mkdir()
+    before = sorted((lake / "gold/daily_gmv").rglob("*"))
+    remove(a_parquet_file_of(lake, "gold/gmv_ledger"))
+    places = ["--landing", str(tmp_path / "landing"), "--runs-dir", str(tmp_path / "runs")]
+    ended = gmv("run", "--lake", str(lake), *places)
+    assert ended.returncode == 1
+    assert "gold/gmv_ledger can't be read" in ended.stderr
+    assert sorted((lake / "gold/daily_gmv").rglob("*")) == before
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A folder on a disk of its own, which a test can fill or make read-only; for root on Linux."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_a_run_with_1_and_the_published_numbers_stay(tiny_disk, tmp_path):
+    lake = tiny_disk / "lake"
+    small_lake.write_sample(lake)
+    before = publication.published(Reader(lake))
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing" / "purchase.csv").write_text(HEADER + ROW * 200_000)
+    filler = tiny_disk / "filler"
+    free = os.statvfs(tiny_disk)
+    filler.write_bytes(b"x" * max(0, free.f_bavail * free.f_frsize - 32_768))
+    places = ["--landing", str(tmp_path / "landing"), "--runs-dir", str(tmp_path / "runs")]
+    ended = gmv("run", "--lake", str(lake), *places)
+    assert ended.returncode == 1
+    assert "No space left" in ended.stderr
+    assert publication.published(Reader(lake)) == before
+
+
+def test_a_read_only_lake_is_said_so(tiny_disk, tmp_path):
+    lake = tiny_disk / "lake"
+    small_lake.write_sample(lake)
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    (tmp_path / "landing").mkdir()
+    places = ["--landing", str(tmp_path / "landing"), "--runs-dir", str(tmp_path / "runs")]
+    ended = gmv("run", "--lake", str(lake), *places)
+    assert ended.returncode == 1
+    assert "Read-only file system" in ended.stderr
+    assert gmv("show", "daily_gmv", "--lake", str(lake)).returncode == 0
