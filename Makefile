@@ -79,6 +79,9 @@ bench-full: $(READY) ## The same with up to 20 million purchases (hours, 40 GB o
 	@$(BIN)/python benchmarks/run.py --purchases 2000000 --repeat 1
 	@$(BIN)/python benchmarks/targets.py --name targets-full --purchases 200000 --purchases 2000000 --purchases 20000000
 
+identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
+	@$(BIN)/python benchmarks/identities.py --purchases 200000 --increments 3 --per-day 2000
+
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
 	@for name in $(ORCHESTRATORS); do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -7,7 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import nbformat
+from gmv import retraction
 from gmv.lake.reader import Reader
+from gmv.notebook import new_run_id
 from gmv.settings import PROJECT
 from model import Event, ProductItem, Purchase, PurchaseExtraInfo
 from strategies import write_csv
@@ -109,6 +111,13 @@ class TestLake:
         for name in notebooks:
             namespace = execute(name, **common, **parameters)
         return namespace
+
+    def retract(self, name: str, because: str = "it is wrong", undo: bool = False) -> str:
+        """Note that a file is retracted, or put back; the next run takes it in. Returns the run noted."""
+        run = new_run_id()
+        content = retraction.named(self.reader, name, self.landing)
+        retraction.note(self.path, content, because, run, undo=undo)
+        return run
 
     @property
     def reader(self) -> Reader:

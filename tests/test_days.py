@@ -174,6 +174,15 @@ def test_closed_books_wait_for_a_window_that_ends_in_them(lake):
     assert plan(lake, closed_until=4)["publish"] == [5, 10, 12, 14]
 
 
+def test_days_that_wait_in_closed_books_are_told_with_the_window_that_publishes_them():
+    assert publication.closed_books([day(14), day(10), day(12)], day(12)) == (
+        "Books are closed up to 2023-03-12: 2 pending day(s) wait for a window that ends by then "
+        "(gmv run --start-date 2023-03-10 --end-date 2023-03-12)."
+    )
+    assert publication.closed_books([day(13)], day(12)) == ""
+    assert publication.closed_books([day(13)], None) == ""
+
+
 def test_an_empty_lake_has_nothing_to_publish(tmp_path):
     assert publication.plan(Reader(tmp_path), Window(), TODAY) == Plan([], [], [], [])
     window = Window(day(13), day(16))

@@ -5,12 +5,15 @@ TEST_EXAMPLES in the environment sets how many lakes are tried.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import model
+from gmv.verify import verify
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model import Event
@@ -23,13 +26,17 @@ AFTER_ALL = max(DAYS) + timedelta(1)
 windows = st.none() | st.tuples(st.sampled_from(DAYS), st.sampled_from(DAYS)).map(sorted)
 ends = st.sampled_from([LAYERS[:1], LAYERS[:2], LAYERS, LAYERS])
 todays = st.sampled_from([*DAYS, AFTER_ALL])
+choices = st.none() | st.integers(0, 20)
 
 
 @st.composite
 def lives_of_a_lake(draw) -> tuple[list[Event], list[tuple]]:
-    """Events; and runs: the files that arrive, the window, today, and the notebooks that the run gets to."""
+    """Events; and runs: the files that arrive, the window, today, and the notebooks that the run gets to.
+
+    With each run goes a number that chooses a file to retract before it, or to put back; or none.
+    """
     events, arrivals = draw(event_arrivals(max_runs=2))
-    return events, [(files, draw(windows), draw(todays), draw(ends)) for files in arrivals]
+    return events, [(files, draw(windows), draw(todays), draw(ends), draw(choices)) for files in arrivals]
 
 
 @settings(
@@ -40,19 +47,47 @@ def lives_of_a_lake(draw) -> tuple[list[Event], list[tuple]]:
 )
 @given(lives_of_a_lake())
 def test_any_order_of_files_and_runs_gives_the_same_cents(spark, life):
-    events, runs = life
+    all_events, runs = life
     with tempfile.TemporaryDirectory() as folder:
         lake = TestLake(Path(folder))
-        for files, window, today, notebooks in runs:
+        arrived: dict[str, tuple[Event, ...]] = {}
+        retracted: set[str] = set()
+        for files, window, today, notebooks, choice in [*runs, ([], None, AFTER_ALL, LAYERS, runs[0][-1])]:
+            toggle(lake, choice, retracted)
             for file in files:
-                file.write(lake.landing)
+                content = file.write(lake.landing).read_bytes()
+                arrived[hashlib.sha256(content).hexdigest()] = file.events
             bounds = {"start_date": str(window[0]), "end_date": str(window[1])} if window else {}
             lake.run(as_of_date=str(today), notebooks=notebooks, **bounds)
-        lake.run(as_of_date=str(AFTER_ALL))
+        events = [
+            event for sha256, of_file in arrived.items() if sha256 not in retracted for event in of_file
+        ]
 
+        assert set(events) <= set(all_events) and (retracted or set(events) == set(all_events))
         assert lake.daily_gmv() == model.daily_gmv(events)
         assert sums(lake) == expected_sums(events)
+        for on in DAYS:
+            assert known_on(lake, on) == model.as_known(events, on)
         assert unexplained_changes(lake) == []
+        assert [one for one in verify(lake.reader, AFTER_ALL).comparisons if not one.agrees] == []
+
+
+def toggle(lake: TestLake, choice: int | None, retracted: set[str]) -> None:
+    """Retract one of the files that are in bronze, or put it back."""
+    ingested = lake.reader.rows("select sha256 from bronze.files where outcome = 'ingested' order by path")
+    if choice is not None and ingested:
+        sha256 = ingested[choice % len(ingested)]["sha256"]
+        lake.retract(sha256, undo=sha256 in retracted)
+        retracted ^= {sha256}
+
+
+def known_on(lake: TestLake, on: date) -> dict[tuple, Decimal]:
+    rows = lake.reader.rows(
+        "select transaction_date, subsidiary, cast(sum(amount) as decimal(38, 2)) as gmv from gold.gmv_ledger "
+        "where known_on <= $on group by all having sum(purchases) > 0",
+        on=on,
+    )
+    return {(row["transaction_date"], row["subsidiary"]): row["gmv"] for row in rows}
 
 
 def sums(lake: TestLake) -> dict[tuple, tuple]:

@@ -3,11 +3,16 @@
 import datetime as dt
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
+from gmv.lake import lock
 from gmv.lake.reader import Reader
+from gmv.progress import Unfinished
 from gmv.tables import (
     DAILY_GMV,
     DAILY_GMV_HISTORY,
@@ -21,7 +26,7 @@ from gmv.tables import (
     Table,
     event_table,
 )
-from gmv.verify import Certificate, verify
+from gmv.verify import Certificate, verify, verify_run
 from hypothesis import HealthCheck, given, settings
 from model import Event, ProductItem, Purchase, PurchaseExtraInfo, daily_gmv, latest, postings
 from small_lake import at, day, write
@@ -704,3 +709,166 @@ def test_version_that_stays_under_a_retracted_file_is_found(tmp_path):
     retraction = outcome("purchase-retracted.csv", "purchase", None, "retracted", "2023-04-02 07:00:00")
     rows[FILES.path].append(retraction)
     assert disagreeing(verified(tmp_path, rows)) == ["purchase_versions"]
+
+
+# --- What a run changed ---------------------------------------------------------------------------------------
+
+# Purchase 5 arrives in a second run, with a copy of an event of 1, which is thereby not touched.
+LATER: list[Event] = [
+    EVENTS[0],
+    Purchase(at("2023-03-30 10:00:00"), day("2023-03-30"), "5", release_date=day("2023-03-30")),
+    ProductItem(at("2023-03-30 10:00:00"), day("2023-03-30"), "5", 9, 1, Decimal("5.00")),
+    PurchaseExtraInfo(at("2023-03-30 10:00:00"), day("2023-03-30"), "5", "nac"),
+]
+SECOND_RUN = Unfinished("ledger", ["run2"], 4, is_everything=False)
+
+
+def rows_after_two_runs() -> Rows:
+    rows = rows_of_lake(files_of(EVENTS) | files_of(LATER, "2"))
+    for of_table in rows.values():
+        for row in of_table:
+            if "-2.csv" in (row.get("file") or row.get("path") or ""):
+                row["run"] = "run2"
+    broken = bronze_record(LATER[2], "product_item-2.csv", 3, purchase_value="5.001") | {"run": "run2"}
+    rows[PRODUCT_ITEM.bronze.path].append(broken)
+    rows[QUARANTINE.path].append(quarantined(broken, "product_item"))
+    the_row(rows, FILES, path="product_item-2.csv")["records"] = 2
+    return rows
+
+
+def run_verified(tmp_path, rows: Rows, unfinished: Unfinished = SECOND_RUN) -> Certificate:
+    for table in TABLES:
+        if rows.get(table.path):
+            write(tmp_path / "lake", table, rows[table.path])
+    return verify_run(Reader(tmp_path / "lake"), unfinished, TODAY)
+
+
+def test_a_run_verifies_its_files_and_its_touched_purchases_only(tmp_path):
+    certificate = run_verified(tmp_path, rows_after_two_runs())
+    assert disagreeing(certificate) == []
+    assert {comparison.name: comparison.rows for comparison in certificate.comparisons} == {
+        "row_accounting": 3,
+        "quarantine": 2,
+        "purchase_versions": 4,
+        "product_item_versions": 2,
+        "purchase_extra_info_versions": 2,
+        "purchase": 2,
+        "product_item": 2,
+        "purchase_extra_info": 2,
+        "ledger_as_known": 2,
+    }
+    assert disagreeing(verify(Reader(tmp_path / "lake"), TODAY)) == []
+
+
+def test_a_run_that_took_nothing_in_compares_nothing(tmp_path):
+    certificate = run_verified(tmp_path, rows_after_two_runs(), Unfinished("ledger", [], 0, False))
+    assert (certificate.agrees, certificate.comparisons) == (True, [])
+
+
+def test_damage_elsewhere_is_left_to_the_whole_verification(tmp_path):
+    rows = rows_after_two_runs()
+    the_row(rows, PRODUCT_ITEM.latest, purchase_id="1")["purchase_value"] = Decimal("39.99")
+    the_row(rows, GMV_LEDGER, purchase_id="2", reason="withdrawn")["amount"] = Decimal("-2.99")
+    assert disagreeing(run_verified(tmp_path, rows)) == []
+    assert {"product_item", "ledger_as_known"} <= set(disagreeing(verify(Reader(tmp_path / "lake"), TODAY)))
+
+
+@pytest.mark.parametrize(
+    ("table", "wanted", "column", "value", "found_by"),
+    [
+        (FILES, {"path": "purchase-2.csv"}, "records", 3, ["row_accounting"]),
+        (QUARANTINE, {"run": "run2"}, "line", 9, ["quarantine"]),
+        (
+            PRODUCT_ITEM.versions,
+            {"purchase_id": "5"},
+            "purchase_value",
+            Decimal("5.01"),
+            ["product_item_versions", "product_item", "ledger_as_known"],
+        ),
+        (PRODUCT_ITEM.latest, {"purchase_id": "5"}, "purchase_value", Decimal("5.01"), ["product_item"]),
+        (PURCHASE.latest, {"purchase_id": "5"}, "release_date", None, ["purchase"]),
+        (GMV_LEDGER, {"purchase_id": "5"}, "amount", Decimal("5.01"), ["ledger_as_known"]),
+        (GMV_LEDGER, {"purchase_id": "5"}, "known_on", day("2023-03-31"), ["ledger_as_known"]),
+    ],
+    ids=name_of,
+)
+def test_cent_or_row_in_what_a_run_changed_is_found(tmp_path, table, wanted, column, value, found_by):
+    rows = rows_after_two_runs()
+    the_row(rows, table, **wanted)[column] = value
+    assert disagreeing(run_verified(tmp_path, rows)) == found_by
+
+
+def test_version_that_a_run_lost_or_invented_is_found(tmp_path):
+    rows = rows_after_two_runs()
+    version = the_row(rows, PURCHASE_EXTRA_INFO.versions, purchase_id="5")
+    rows[PURCHASE_EXTRA_INFO.versions.path].append({**version, "subsidiary": "int"})
+    assert "purchase_extra_info_versions" in disagreeing(run_verified(tmp_path / "invented", rows))
+    rows[PURCHASE_EXTRA_INFO.versions.path].remove(version)
+    rows[PURCHASE_EXTRA_INFO.versions.path].pop()
+    found = differences(run_verified(tmp_path / "lost", rows), "purchase_extra_info_versions")
+    assert [(one["purchase_id"], one["stored"]) for one in found] == [("5", [])]
+
+
+def test_a_retraction_is_verified_by_the_purchases_of_its_file(tmp_path):
+    rows = retracted_lake(EVENTS[:5], EVENTS[5:])
+    files = [sha256_of(f"{table}-retracted.csv") for table in ("purchase", "product_item")]
+    taken_out = Unfinished("ledger", ["retraction"], 0, False, ["retraction"], files, files)
+    certificate = run_verified(tmp_path / "right", rows, taken_out)
+    assert disagreeing(certificate) == []
+    assert differences(certificate, "row_accounting") == []
+    posting = {**the_row(rows, GMV_LEDGER, reason="paid"), "purchase_id": "2", "amount": Decimal("3.00")}
+    rows[GMV_LEDGER.path].append(posting)
+    assert disagreeing(run_verified(tmp_path / "left", rows, taken_out)) == ["ledger_as_known"]
+
+
+def test_a_fault_is_told_in_a_sentence(tmp_path):
+    rows = rows_after_two_runs()
+    the_row(rows, GMV_LEDGER, purchase_id="5")["amount"] = Decimal("5.01")
+    assert run_verified(tmp_path, rows).faults() == [
+        "ledger_as_known: 1 of 2 rows differ by 1 cents; the first: table gold/gmv_ledger, purchase_id 5, "
+        "known_on 2023-03-30, transaction_date 2023-03-30, subsidiary nac, recomputed amount 5.00, "
+        "stored amount 5.01"
+    ]
+
+
+# --- The command -------------------------------------------------------------------------------------------------
+
+
+def gmv_verify(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("gmv"), "verify", "--as-of-date", str(TODAY), *options]
+    folders = ["--lake", folder / "lake", "--runs-dir", folder / "runs"]
+    return subprocess.run([*command, *folders], capture_output=True, text=True, timeout=60)
+
+
+def test_command_prints_a_certificate_and_keeps_it(tmp_path):
+    verified(tmp_path, rows_of_lake(files_of(EVENTS)))
+    done = gmv_verify(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "every table agrees; 72 rows compared, 0 cents apart" in done.stdout
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 100
+    (kept,) = (tmp_path / "runs").glob("verify-*/certificate.json")
+    assert str(kept) in done.stdout
+    assert json.loads(kept.read_text())["agrees"] is True
+
+
+def test_command_ends_with_1_and_names_table_purchase_and_cents(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, GMV_LEDGER, purchase_id="2", reason="withdrawn")["amount"] = Decimal("-2.99")
+    verified(tmp_path, rows)
+    found = gmv_verify(tmp_path, "--format", "json")
+    assert found.returncode == 1
+    assert json.loads(found.stdout)["agrees"] is False
+    assert (
+        "ledger_as_known: 1 of 17 rows differ by 1 cents; the first: table gold/gmv_ledger, purchase_id 2"
+        in (found.stderr)
+    )
+    assert "Traceback" not in found.stderr
+
+
+def test_command_waits_for_nobody_and_needs_a_lake(tmp_path):
+    nothing = gmv_verify(tmp_path)
+    assert (nothing.returncode, "There is no lake" in nothing.stderr) == (2, True)
+    held = lock.acquire(tmp_path / "lake", "the test")
+    refused = gmv_verify(tmp_path)
+    held.release()
+    assert (refused.returncode, "written by the test" in refused.stderr) == (4, True)

@@ -49,7 +49,7 @@ def unread(reader: Reader, folder: Path, reread: bool = False) -> list[landing.L
     known = {
         (row["path"], row["size"], row["modified_at"])
         for row in reader.rows(
-            "select path, size, modified_at from bronze.files "
+            "select path, size, modified_at from bronze.files where outcome not in ('retracted', 'restored') "
             "qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1"
         )
     }
@@ -123,7 +123,9 @@ def _outcome_of(
     except landing.Refused as refused:
         return {"outcome": "refused", "reason": str(refused)}
     if seen.get(sha256) in HOLDS_RECORDS:
-        return {"outcome": "repeated", "sha256": sha256, "reason": "its content was ingested before"}
+        is_retracted = " and is retracted" if seen[sha256] == "retracted" else ""
+        reason = f"its content was ingested before{is_retracted}"
+        return {"outcome": "repeated", "sha256": sha256, "reason": reason}
     event = event_table(file.table)
     try:
         staged = landing.stage(file, event, run, ingested_at, target / event.name)

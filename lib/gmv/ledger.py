@@ -149,6 +149,47 @@ def difference(should_hold: DataFrame, holds: DataFrame) -> DataFrame:
     )
 
 
+def with_cause(difference: DataFrame, by_retraction: DataFrame | None = None) -> DataFrame:
+    """The postings of a difference, each with what caused it.
+
+    Args:
+        difference: what `difference` returns.
+        by_retraction: what of it files caused that were retracted or put back: the columns of `difference`,
+            and `cause`; None when there were no such files.
+
+    Returns:
+        The columns of `difference`, and `cause`. Where a retraction and an event both bear on one key, two
+        rows that add up to its difference. A key without difference stays out, so that a repeated step
+        posts nothing.
+    """
+    if by_retraction is None:
+        return difference.withColumn("cause", F.lit("event"))
+    own = by_retraction.select(
+        *GMV_LEDGER.key,
+        F.col("amount").alias("their_amount"),
+        F.col("purchases").alias("their_purchases"),
+        F.col("cause").alias("their_cause"),
+    )
+    split = difference.join(own, [*GMV_LEDGER.key], how="left")
+    their_amount = F.coalesce("their_amount", F.lit(0).cast(AMOUNT))
+    their_purchases = F.coalesce("their_purchases", F.lit(0))
+    parts = F.array(
+        _part(their_amount, their_purchases, F.col("their_cause")),
+        _part(F.col("amount") - their_amount, F.col("purchases") - their_purchases, F.lit("event")),
+    )
+    return (
+        split.select(*GMV_LEDGER.key, F.explode(parts).alias("part"))
+        .where((F.col("part.amount") != 0) | (F.col("part.purchases") != 0))
+        .select(*GMV_LEDGER.key, "part.amount", "part.purchases", "part.cause")
+    )
+
+
+def _part(amount: Column, purchases: Column, cause: Column) -> Column:
+    return F.struct(
+        amount.cast(AMOUNT).alias("amount"), purchases.cast("int").alias("purchases"), cause.alias("cause")
+    )
+
+
 def _in_one_column(versions: DataFrame, event: EventTable) -> DataFrame:
     """purchase_id, known_on, transaction_datetime, and the version as a struct named as the event table.
 

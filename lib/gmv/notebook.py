@@ -13,15 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gmv import bronze, progress, publication
-from gmv.errors import UsageError
+from gmv import bronze, progress, publication, verify
+from gmv.errors import GmvError, UsageError
 from gmv.lake import faults, location, lock, records
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.publication import Window
 from gmv.settings import PROJECT, settings
-from gmv.tables import RUNS
+from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER, RUNS
+from gmv.verify import Certificate
 
 PARAMETERS = ("start_date", "end_date", "as_of_date", "lake", "landing", "runs_dir", "run_id")
 WRITERS = ("01_bronze", "02_silver", "03_gold")
@@ -117,6 +118,11 @@ class Step:
         """Keep numbers of this step for the run's record (`run.json`)."""
         self._facts.update(facts)
 
+    def keep(self, certificate: Certificate) -> None:
+        """Leave a certificate in the run's folder; a notebook run alone has none."""
+        if folder := os.environ.get(FACTS_FOLDER):
+            verify.keep(certificate, Path(folder))
+
     def finish(self) -> None:
         """End the notebook: leave its facts for the run's record, let go of the lake."""
         folder = os.environ.get(FACTS_FOLDER)
@@ -150,9 +156,34 @@ class Step:
 
 
 def finish_killed_run(lake_path: Path) -> None:
-    """Write what a killed run left unwritten beside its commits; call it with the lock held."""
+    """Write what a killed run left unwritten beside its commits; call it with the lock held.
+
+    Raises:
+        GmvError: when tables are damaged, or a rebuild was killed while it swapped them.
+    """
+    _require_whole(lake_path)
     bronze.finish_killed_run(lake_path)
     publication.write_missing_history(lake_path)
+
+
+def _require_whole(lake_path: Path) -> None:
+    reader = Reader(lake_path)
+    if progress.unfinished_rebuilds(reader):
+        raise GmvError(
+            "A rebuild of this lake was killed. `gmv run` or `gmv rebuild` finishes it; do that first."
+        )
+    has_silver = reader.rows(
+        "select 1 from monitoring.progress where step = $step limit 1", step=progress.SILVER
+    )
+    has_gold = reader.rows("select 1 from gold.daily_gmv_history limit 1")
+    needed = [table for event in EVENT_TABLES for table in (event.versions, event.latest) if has_silver]
+    needed += [GMV_LEDGER, DAILY_GMV] if has_gold else []
+    missing = [table.path for table in needed if reader.version(table) is None]
+    if missing:
+        raise GmvError(
+            f"The lake lacks {', '.join(missing)}, though runs have written that. Nothing was changed; "
+            "`gmv rebuild` makes it anew from bronze."
+        )
 
 
 def new_run_id() -> str:

@@ -11,6 +11,7 @@ from gmv.lake.reader import Reader
 from gmv.tables import PROGRESS
 
 SILVER, LEDGER = STEPS = ("silver", "ledger")
+BEGUN, DONE = "rebuild", "rebuilt"
 
 
 @dataclass(frozen=True)
@@ -22,29 +23,87 @@ class Unfinished:
         runs: their ids, oldest first.
         records: how many records they brought.
         is_everything: the step has taken in nothing yet, so these are all there are.
+        retractions: those of the runs that took a file out of force, or put it back.
+        changed_files: sha256 of the files that they did it to.
+        out_of_force: sha256 of every file that is retracted now.
     """
 
     step: str
     runs: Sequence[str]
     records: int
     is_everything: bool
+    retractions: Sequence[str] = ()
+    changed_files: Sequence[str] = ()
+    out_of_force: Sequence[str] = ()
+
+    @property
+    def arrivals(self) -> list[str]:
+        """Those of the runs that brought files."""
+        return [run for run in self.runs if run not in self.retractions]
 
 
 def unfinished(reader: Reader, step: str) -> Unfinished:
     """The bronze runs that a step has still to take in; the ledger, of those that silver has."""
     has_silver = f"and run in (select bronze_run from monitoring.progress where step = '{SILVER}') "
     rows = reader.rows(
-        "select run, sum(records) as records from bronze.files "
+        "select run, sum(records) filter (outcome = 'ingested') as records, "
+        "bool_or(outcome <> 'ingested') as is_retraction from bronze.files "
         "where outcome in ('ingested', 'retracted', 'restored') "
         "and run not in (select bronze_run from monitoring.progress where step = $step) "
         + (has_silver if step == LEDGER else "")
-        + "group by run order by run",
+        + "group by run order by min(recorded_at), run",
         step=step,
     )
     finished = reader.rows("select 1 from monitoring.progress where step = $step limit 1", step=step)
+    retractions = [row["run"] for row in rows if row["is_retraction"]]
     return Unfinished(
-        step, [row["run"] for row in rows], int(sum(row["records"] or 0 for row in rows)), not finished
+        step,
+        runs=[row["run"] for row in rows],
+        records=int(sum(row["records"] or 0 for row in rows)),
+        is_everything=not finished,
+        retractions=retractions,
+        changed_files=_changed_by(reader, retractions),
+        out_of_force=out_of_force(reader),
     )
+
+
+def out_of_force(reader: Reader) -> list[str]:
+    """sha256 of every file that is retracted: its records stay in bronze, and count nowhere else."""
+    rows = reader.rows(
+        "select sha256 from bronze.files where outcome in ('retracted', 'restored') "
+        "qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1 "
+        "and outcome = 'retracted' order by sha256"
+    )
+    return [row["sha256"] for row in rows]
+
+
+def _changed_by(reader: Reader, retractions: Sequence[str]) -> list[str]:
+    if not retractions:
+        return []
+    rows = reader.rows(
+        "select distinct sha256 from bronze.files where outcome in ('retracted', 'restored') "
+        "and list_contains($runs, run) order by sha256",
+        runs=list(retractions),
+    )
+    return [row["sha256"] for row in rows]
+
+
+def note_rebuild(lake_path: Path, run: str, moment: str) -> None:
+    """Note that a rebuild begins to swap tables (BEGUN), or that it and all before it are done (DONE)."""
+    runs = [run] if moment == BEGUN else unfinished_rebuilds(Reader(lake_path))
+    rows = [{"step": moment, "bronze_run": one, "run": run, "recorded_at": records.now()} for one in runs]
+    records.append(lake_path, PROGRESS, rows)
+
+
+def unfinished_rebuilds(reader: Reader) -> list[str]:
+    """Rebuilds that began to swap tables and were killed: until one is done, tables may not fit together."""
+    rows = reader.rows(
+        "select distinct bronze_run from monitoring.progress where step = $begun and bronze_run not in "
+        "(select bronze_run from monitoring.progress where step = $done) order by bronze_run",
+        begun=BEGUN,
+        done=DONE,
+    )
+    return [row["bronze_run"] for row in rows]
 
 
 def note(lake_path: Path, taken: Unfinished, run: str) -> None:

@@ -118,6 +118,17 @@ def plan(reader: Reader, window: Window, today: dt.date, closed_until: dt.date |
     return Plan(sorted(publish), sorted(recompute), sorted(pending - publish), sorted(in_progress))
 
 
+def closed_books(pending: Iterable[dt.date], closed_until: dt.date | None) -> str:
+    """Which pending days wait since their books are closed, and how to publish them; empty if none does."""
+    waiting = sorted(day for day in pending if closed_until and day <= closed_until)
+    if not waiting:
+        return ""
+    return (
+        f"Books are closed up to {closed_until}: {len(waiting)} pending day(s) wait for a window that ends by then "
+        f"(gmv run --start-date {waiting[0]} --end-date {waiting[-1]})."
+    )
+
+
 def publish(
     lake_path: Path, reader: Reader, coming: Mapping[Place, Decimal], days: Iterable[dt.date], run: str
 ) -> list[dict]:
@@ -148,8 +159,11 @@ def publish(
     return write_missing_history(lake_path)
 
 
-def write_missing_history(lake_path: Path) -> list[dict]:
+def write_missing_history(lake_path: Path, *, trust_published: bool = False) -> list[dict]:
     """Add what the history lacks of the last publication, so that a run killed in between is finished.
+
+    Args:
+        trust_published: the history has lost rows, so daily_gmv is right where they differ.
 
     Returns:
         The rows that were added.
@@ -159,15 +173,7 @@ def write_missing_history(lake_path: Path) -> list[dict]:
     """
     reader = Reader(lake_path)
     now_published = published(reader)
-    by_history = {
-        (row["transaction_date"], row["subsidiary"]): row["gmv"]
-        for row in reader.rows(
-            "select transaction_date, subsidiary, gmv from gold.daily_gmv_history "
-            "qualify row_number() over (partition by transaction_date, subsidiary "
-            "order by ledger_seq desc, published_at desc) = 1"
-        )
-        if row["gmv"] is not None
-    }
+    by_history = _published_by_history(reader)
     places = sorted(
         place
         for place in now_published.keys() | by_history.keys()
@@ -178,10 +184,13 @@ def write_missing_history(lake_path: Path) -> list[dict]:
     commit = records.last_commit(lake_path, DAILY_GMV)
     marks = commit[1] if commit else {}
     # A run's id may have been given to more than one notebook, so the moment is compared too.
-    is_noted = not marks or reader.rows(
-        "select 1 from gold.daily_gmv_history where run = $run and published_at = $published_at limit 1",
-        run=marks["run"],
-        published_at=dt.datetime.fromisoformat(marks["published_at"]),
+    is_noted = not marks or (
+        not trust_published
+        and reader.rows(
+            "select 1 from gold.daily_gmv_history where run = $run and published_at = $published_at limit 1",
+            run=marks["run"],
+            published_at=dt.datetime.fromisoformat(marks["published_at"]),
+        )
     )
     if is_noted:
         day, subsidiary = places[0]
@@ -203,6 +212,38 @@ def write_missing_history(lake_path: Path) -> list[dict]:
     ]
     records.append(lake_path, DAILY_GMV_HISTORY, rows)
     return rows
+
+
+def restore_published(lake_path: Path) -> int:
+    """Make daily_gmv what its history says was published; returns the number of its rows.
+
+    For a table that is damaged: numbers that were published and are not in the history become pending.
+    """
+    reader = Reader(lake_path)
+    numbers_then = _published_by_history(reader)
+    rows = [
+        {"transaction_date": day, "subsidiary": subsidiary, "gmv": gmv}
+        for (day, subsidiary), gmv in sorted(numbers_then.items())
+    ]
+    (marks,) = reader.rows(
+        "select run, ledger_seq, published_at from gold.daily_gmv_history "
+        "order by published_at desc, ledger_seq desc limit 1"
+    )
+    records.replace_all_days(lake_path, rows, {**marks, "published_at": marks["published_at"].isoformat()})
+    return len(rows)
+
+
+def _published_by_history(reader: Reader) -> dict[Place, Decimal]:
+    """The newest number of each day and subsidiary, by the history; those that are gone left out."""
+    return {
+        (row["transaction_date"], row["subsidiary"]): row["gmv"]
+        for row in reader.rows(
+            "select transaction_date, subsidiary, gmv from gold.daily_gmv_history "
+            "qualify row_number() over (partition by transaction_date, subsidiary "
+            "order by ledger_seq desc, published_at desc) = 1"
+        )
+        if row["gmv"] is not None
+    }
 
 
 def counted_meanwhile(reader: Reader, the_plan: Plan) -> dict[str, Decimal]:

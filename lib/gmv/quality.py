@@ -11,6 +11,7 @@ from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.publication import Place, Plan, ledger_sums
 from gmv.tables import CHECK_RESULTS, EVENT_TABLES
+from gmv.verify import Certificate
 
 
 def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
@@ -18,8 +19,19 @@ def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
 
     Returns:
         table, file, records, new_versions, copies, quarantined. `copies` are the valid records whose version
-        was there before, or came by another record: the rest, which must not be negative.
+        was there before, or came by another record: the rest, which must not be negative. Files that were put
+        back are among them; retracted files are accounted apart, by `retraction.take_in`.
     """
+    files = reader.rows(
+        """
+        select sha256, run from bronze.files
+        where outcome = 'ingested' and not list_contains($out_of_force, sha256) and (
+            list_contains($runs, run) or sha256 in (
+                select sha256 from bronze.files where outcome = 'restored' and list_contains($runs, run)))
+        """,
+        runs=list(unfinished.runs),
+        out_of_force=list(unfinished.out_of_force),
+    )
     brought = " union all ".join(
         f"select sha256, count(*) as new_versions from silver.{event.versions.name} "
         "where list_contains($runs, run) group by sha256"
@@ -36,10 +48,11 @@ def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
                files.records - coalesce(new_versions, 0) - coalesce(quarantined, 0) as copies,
                coalesce(quarantined, 0) as quarantined
         from bronze.files as files left join brought using (sha256) left join rejected using (sha256)
-        where outcome = 'ingested' and list_contains($runs, files.run)
+        where outcome = 'ingested' and list_contains($files, sha256)
         order by all
         """,
-        runs=list(unfinished.runs),
+        runs=sorted({file["run"] for file in files}),
+        files=[file["sha256"] for file in files],
     )
 
 
@@ -81,6 +94,35 @@ def check_silver(reader: Reader, accounts: Iterable[Mapping], run: str) -> list[
                 f"{result['check']}: {result['subject']} has {result['value']} for {result['limit']}. "
                 "Nothing was published; `gmv verify` compares every table with bronze."
             )
+    return _told(results)
+
+
+def check_recomputed(reader: Reader, certificate: Certificate, run: str) -> list[dict]:
+    """The second engine's recomputation agrees, table by table; this can't be accepted.
+
+    Args:
+        certificate: of what this run changed.
+
+    Raises:
+        PublicationRefused: naming the table, the purchase or file, and the cents; nothing may be published then.
+    """
+    results = [
+        _result(
+            run,
+            "recomputed",
+            subject=comparison.name,
+            passed=comparison.agrees,
+            value=f"{comparison.different} of {comparison.rows} rows differ",
+            limit="0",
+        )
+        for comparison in certificate.comparisons
+    ]
+    records.append(reader.lake, CHECK_RESULTS, results)
+    if not certificate.agrees:
+        raise PublicationRefused(
+            f"Nothing was published: a second engine comes to other numbers. {'. '.join(certificate.faults())}. "
+            "The last good numbers stay; `gmv verify` compares every table, `gmv rebuild` makes silver anew."
+        )
     return _told(results)
 
 

@@ -74,7 +74,7 @@ def _freshness(reader: Reader) -> dict[str, Any]:
 def _problems(reader: Reader) -> list[str]:
     refused = reader.rows(
         """
-        select reason from bronze.files
+        select reason from bronze.files where outcome not in ('retracted', 'restored')
         qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1
             and outcome = 'refused'
         order by path

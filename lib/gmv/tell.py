@@ -1,4 +1,4 @@
-"""What `gmv explain` and `gmv plan` print: rows for csv and json, tables in finance words for people."""
+"""What `gmv explain`, `gmv plan` and `gmv verify` print: rows for csv and json, tables in finance words for people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gmv.explain import NOTHING, Change, Part
+from gmv.verify import Certificate, in_words
 
 if TYPE_CHECKING:
     from gmv.run.plan import Plan
@@ -308,3 +309,79 @@ def _table(title: str, **columns: str) -> Table:
     for name, justify in columns.items():
         table.add_column(name, justify="right" if justify else "left", overflow="fold")
     return table
+
+
+# --- gmv verify -----------------------------------------------------------------------------------------
+
+CERTIFICATE_COLUMNS = ("compared", "agrees", "rows", "different", "cents_apart", "first_difference")
+
+
+def certificate_rows(certificate: Certificate) -> list[dict[str, Any]]:
+    """A row for each comparison, with the columns CERTIFICATE_COLUMNS."""
+    return [
+        {
+            "compared": comparison.name,
+            "agrees": comparison.agrees,
+            "rows": comparison.rows,
+            "different": comparison.different,
+            "cents_apart": comparison.cents_apart,
+            "first_difference": in_words(comparison.differences[0]) if comparison.differences else None,
+        }
+        for comparison in certificate.comparisons
+    ]
+
+
+def certificate(of: Certificate) -> Iterator[RenderableType]:
+    """The certificate as a table, the differences by name, and on which state of the lake it was made."""
+    table = Table(title=f"Recomputed from bronze by a second engine: {of.scope}", width=WIDTH)
+    for name in ("compared", "rows", "differ", "cents apart", "verdict"):
+        table.add_column(name, justify="left" if name in ("compared", "verdict") else "right")
+    for comparison in of.comparisons:
+        cents = "-" if comparison.cents_apart is None else f"{comparison.cents_apart:,}"
+        verdict = "agrees" if comparison.agrees else "DIFFERS"
+        table.add_row(comparison.name, f"{comparison.rows:,}", f"{comparison.different:,}", cents, verdict)
+    yield table
+    for comparison in of.comparisons:
+        for difference in comparison.differences:
+            yield escape(f"{comparison.name}: {in_words(difference)}")
+        if comparison.different > len(comparison.differences):
+            yield f"{comparison.name}: {comparison.different - len(comparison.differences):,} more"
+    versions = [f"{path} {version}" for path, version in of.versions.items() if version is not None]
+    yield f"Table versions  {', '.join(versions) or 'none: the lake is empty'}"
+    if of.pending_days:
+        days = f"{of.pending_days[0]} … {of.pending_days[-1]}" if of.pending_days[1:] else of.pending_days[0]
+        yield f"Pending         {len(of.pending_days)} day(s), {days}: not compared with what is published"
+    if of.unfinished:
+        yield (
+            f"Unfinished      {', '.join(of.unfinished)}: not in silver or ledger yet, so they may differ; "
+            "`gmv run` takes them in"
+        )
+    apart = sum(comparison.cents_apart or 0 for comparison in of.comparisons)
+    rows = sum(comparison.rows for comparison in of.comparisons)
+    verdict = "every table agrees" if of.agrees else "TABLES DIFFER"
+    yield f"Certificate     {verdict}; {rows:,} rows compared, {apart:,} cents apart"
+    yield f"Made            {of.made_at:%Y-%m-%d %H:%M} UTC, in {of.seconds:.1f} s"
+
+
+# --- gmv rebuild ----------------------------------------------------------------------------------------
+
+
+def rebuilt(told: dict[str, Any], certificate: Certificate) -> Iterator[RenderableType]:
+    """What became of each table, what was repaired and posted, and what waits to be published.
+
+    Args:
+        told: `gmv.rebuild.Rebuilt` as a dictionary.
+    """
+    table = Table(title="Silver, made anew from bronze", width=WIDTH)
+    for name in ("table", "rows", "rows that differed", "outcome"):
+        table.add_column(name, justify="right" if name.startswith("rows") else "left")
+    for row in told["tables"]:
+        different = "unreadable" if row["different"] is None else f"{row['different']:,}"
+        table.add_row(row["table"], f"{row['rows']:,}", different, row["outcome"])
+    yield table
+    for said in told["repaired"]:
+        yield escape(f"Repaired        {said}")
+    yield f"Ledger          {told['posted']['postings']:,} posting(s) were lacking"
+    if certificate.pending_days:
+        yield f"Pending         {len(certificate.pending_days)} day(s); `gmv run` publishes them"
+    yield f"Certificate     every table agrees; {sum(c.rows for c in certificate.comparisons):,} rows compared"

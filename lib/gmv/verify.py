@@ -2,23 +2,32 @@
 
 Shares no code with the transforms: `sql/verify_events.sql` reads bronze's strings again,
 `sql/verify_numbers.sql` applies the rules again, and the comparisons below put both results side by side.
+`verify` does so for the whole lake, `verify_run` for what a run changed.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import tempfile
 import time
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from gmv import progress
+from gmv.lake import records
 from gmv.lake.reader import Reader
+from gmv.progress import Unfinished
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, EVENT_TABLES, FILES, GMV_LEDGER, QUARANTINE, EventTable
+
+CERTIFICATE = "certificate.json"
+"""A certificate's file in the folder of its run."""
 
 SHOWN = 20
 """Differences that a comparison names; all of them are counted."""
@@ -49,29 +58,48 @@ class Comparison:
 class Certificate:
     """What was compared, on which state of the lake, and what came out."""
 
+    scope: str
+    """What was looked at: the whole lake, or what some bronze runs changed."""
     today: dt.date
+    made_at: dt.datetime
+    """UTC."""
     versions: dict[str, int | None]
     """Delta version by table path; None: the table does not exist."""
     comparisons: list[Comparison]
     pending_days: list[dt.date]
     """Closed days whose published rows differ from the ledger: they wait for a run, which is no fault."""
+    unfinished: list[str]
+    """Bronze runs that silver or the ledger has still to take in; until then, tables may differ."""
     seconds: float
 
     @property
     def agrees(self) -> bool:
         return all(comparison.agrees for comparison in self.comparisons)
 
+    def faults(self) -> list[str]:
+        """A sentence for each comparison that differs: how much, and the first difference by name."""
+        return [
+            f"{comparison.name}: {comparison.different} of {comparison.rows} rows differ"
+            + (f" by {comparison.cents_apart} cents" if comparison.cents_apart is not None else "")
+            + f"; the first: {in_words(comparison.differences[0])}"
+            for comparison in self.comparisons
+            if not comparison.agrees
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON: amounts, dates and times as strings."""
         return _for_json(
             {
                 "agrees": self.agrees,
+                "scope": self.scope,
                 "today": self.today,
+                "made_at": self.made_at,
                 "versions": self.versions,
                 "comparisons": [
                     {"agrees": comparison.agrees, **vars(comparison)} for comparison in self.comparisons
                 ],
                 "pending_days": self.pending_days,
+                "unfinished": self.unfinished,
                 "seconds": round(self.seconds, 1),
             }
         )
@@ -85,22 +113,166 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
         today: days before it are closed; today and later are in progress and not compared with daily_gmv.
     """
     started = time.monotonic()
-    versions = {table.path: reader.version(table) for table in _COMPARED_TABLES}
+    versions = pin(reader)
+    unfinished = [run for step in progress.STEPS for run in progress.unfinished(reader, step).runs]
     with reader.connection.cursor() as session:  # its temporary tables end with it
-        _spill_outside_the_working_folder(session)
-        session.execute("create temp table parameters as select $today::date as today", {"today": today})
-        for script in ("verify_events.sql", "verify_numbers.sql"):
-            session.execute((resources.files("gmv") / "sql" / script).read_text("utf-8"))
+        _prepare(session, _WHOLE_LAKE, {"today": today})
+        _execute(session, "verify_events.sql")
+        _execute(session, "verify_numbers.sql")
         session.execute(_PENDING_DAYS)
         pending_days = [day for (day,) in session.execute("from pending_days order by all").fetchall()]
         comparisons = [_compare(session, question) for question in _QUESTIONS]
-    return Certificate(today, versions, comparisons, pending_days, time.monotonic() - started)
+    return Certificate(
+        "the whole lake",
+        today,
+        records.now(),
+        versions,
+        comparisons,
+        pending_days,
+        sorted(set(unfinished)),
+        time.monotonic() - started,
+    )
+
+
+def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certificate:
+    """Recompute what a step changed: its files' records, and each touched purchase from its versions.
+
+    The cost follows what arrived: records are read again in the files of these bronze runs only, and
+    purchases are looked up only if one of these runs brought, or took out, one of their versions.
+
+    Args:
+        reader: a lake whose silver and ledger have these bronze runs.
+        unfinished: the bronze runs that the step takes in; nothing is compared when there are none.
+        today: kept with the certificate.
+    """
+    started = time.monotonic()
+    comparisons: list[Comparison] = []
+    versions = pin(reader)
+    if unfinished.runs:
+        wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
+        with reader.connection.cursor() as session:
+            _prepare(session, _OWN_FILES, wanted)
+            _execute(session, "verify_events.sql")
+            session.execute(_OWN_VERSIONS)
+            comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_FILES]
+            session.execute(_TOUCHED_PURCHASES)
+            _execute(session, "verify_numbers.sql")
+            comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_PURCHASES]
+    return Certificate(
+        f"what {len(unfinished.runs)} bronze run(s) changed: their files and touched purchases",
+        today,
+        records.now(),
+        versions,
+        comparisons,
+        pending_days=[],
+        unfinished=[],
+        seconds=time.monotonic() - started,
+    )
+
+
+def keep(certificate: Certificate, folder: Path) -> None:
+    """Leave a certificate in the folder of its run."""
+    folder.joinpath(CERTIFICATE).write_text(json.dumps(certificate.as_dict(), indent=2) + "\n")
+
+
+def pin(reader: Reader) -> dict[str, int | None]:
+    """Fix the version of each table that is compared, and return them by path."""
+    return {table.path: reader.version(table) for table in _COMPARED_TABLES}
+
+
+def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[str, object]) -> None:
+    _spill_outside_the_working_folder(session)
+    named = ", ".join(f"${name} as {name}" for name in parameters)
+    session.execute(f"create temp table parameters as select {named}", parameters)
+    session.execute(script)
+
+
+def _execute(session: duckdb.DuckDBPyConnection, script: str) -> None:
+    session.execute((resources.files("gmv") / "sql" / script).read_text("utf-8"))
 
 
 def _spill_outside_the_working_folder(session: duckdb.DuckDBPyConnection) -> None:
     if session.execute("select current_setting('temp_directory')").fetchone() == (".tmp",):
         session.execute(f"set temp_directory = '{tempfile.gettempdir()}/gmv-verify-{uuid.uuid4().hex}'")
 
+
+# --- What is looked at: the whole lake, or what some bronze runs changed ------------------------------------
+
+_WHOLE_LAKE = (
+    "".join(
+        f"""
+    create temp view arrived_{event.name} as from bronze.{event.name};
+    create temp view stored_{event.name} as from silver.{event.name};
+    create temp view stored_{event.name}_versions as from silver.{event.name}_versions;
+    """
+        for event in EVENT_TABLES
+    )
+    + """
+    create temp view noted_files as from bronze.files where outcome = 'ingested';
+    create temp view stored_quarantine as from silver.quarantine;
+    create temp view stored_ledger as from gold.gmv_ledger;
+    create temp macro is_whole_lake() as true;
+"""
+)
+
+# Files that these runs brought, and those that they put back or retracted, each with the run that brought it.
+_OWN_FILES = """
+    create temp table noted_files as
+    select * from bronze.files
+    where outcome = 'ingested' and (
+        list_contains((select runs from parameters), run)
+        or list_contains((select changed from parameters), sha256));
+    create temp macro is_whole_lake() as false;
+    create temp view stored_quarantine as from silver.quarantine semi join noted_files using (sha256);
+""" + "".join(
+    f"""
+    create temp view arrived_{event.name} as
+    from bronze.{event.name} where run in (select run from noted_files)
+        and sha256 in (select sha256 from noted_files where "table" = '{event.name}');
+    """
+    for event in EVENT_TABLES
+)
+
+# The versions that own files brought, and those that they hold copies of.
+_OWN_VERSIONS = "".join(
+    f"""
+    create temp table stored_{event.name}_versions as
+    select * from silver.{event.name}_versions
+    where run in (select run from noted_files) and sha256 in (select sha256 from noted_files)
+    union all
+    select stored.* from silver.{event.name}_versions as stored
+    semi join {event.name}_events as own on stored.purchase_id = own.purchase_id
+        and {" and ".join(f"stored.{name} is not distinct from own.{name}" for name in event.column_names)}
+    where sha256 not in (select sha256 from noted_files);
+    """
+    for event in EVENT_TABLES
+)
+
+# From here on, events are the versions of touched purchases, whatever run brought them.
+_TOUCHED_PURCHASES = (
+    "create temp table touched as "
+    + " union ".join(
+        f"""
+        select purchase_id from silver.{event.name}_versions
+        where list_contains((select runs from parameters), run)
+        union
+        select filled(purchase_id) from arrived_{event.name}
+        where list_contains((select changed from parameters), sha256)
+        """
+        for event in EVENT_TABLES
+    )
+    + ";"
+    + "".join(
+        f"""
+        create or replace temp table {event.name}_events as
+        select {", ".join(event.column_names)} from silver.{event.name}_versions
+        semi join touched using (purchase_id);
+        create temp view stored_{event.name} as from silver.{event.name} semi join touched using (purchase_id);
+        """
+        for event in EVENT_TABLES
+    )
+    + "create temp view stored_ledger as from gold.gmv_ledger semi join touched using (purchase_id);"
+)
 
 # --- The comparisons --------------------------------------------------------------------------------------
 
@@ -145,19 +317,19 @@ def _versions_question(event: EventTable) -> _Question:
         event.versions.name,
         f"{event.versions.path} holds each distinct valid event of bronze.{event.name} exactly once, "
         "under a file in force that holds it.",
-        f"(select count(*) from {event.name}_events) + (select count(*) from silver.{event.name}_versions)",
+        f"(select count(*) from {event.name}_events) + (select count(*) from stored_{event.name}_versions)",
         f"""
         with held as (
             select {columns}, file_number, 1 as recomputed, 0 as stored
             from {event.name}_records where is_valid
             union all
             select {columns}, file_number, 0, 1
-            from silver.{event.name}_versions
+            from stored_{event.name}_versions
             left join (from arrived_files where "table" = '{event.name}' and not is_retracted)
                 using (file, sha256)
         ),
         by_file as (
-            select {columns}, max(recomputed) as recomputed, sum(stored) as stored
+            select {columns}, file_number, max(recomputed) as recomputed, sum(stored) as stored
             from held
             group by {columns}, file_number
         ),
@@ -165,7 +337,8 @@ def _versions_question(event: EventTable) -> _Question:
             select {columns}, max(recomputed) as recomputed, sum(stored) as stored
             from by_file
             group by {columns}
-            having max(recomputed) <> sum(stored) or bool_or(stored > 0 and recomputed = 0)
+            having max(recomputed) <> sum(stored)
+                or bool_or(stored > 0 and recomputed = 0 and (file_number is not null or is_whole_lake()))
         )
         select '{event.versions.path}' as "table", purchase_id, transaction_datetime,
             {_rows_of(event)},
@@ -182,14 +355,14 @@ def _latest_question(event: EventTable) -> _Question:
     return _Question(
         event.latest.name,
         f"{event.latest.path} holds the latest version of each purchase (rule 1).",
-        f"(select count(*) from {event.name}_latest) + (select count(*) from silver.{event.name})",
+        f"(select count(*) from {event.name}_latest) + (select count(*) from stored_{event.name})",
         f"""
         with apart as (
             select {columns}, sum(recomputed) as recomputed, sum(stored) as stored
             from (
                 select {columns}, 1 as recomputed, 0 as stored from {event.name}_latest
                 union all
-                select {columns}, 0, 1 from silver.{event.name}
+                select {columns}, 0, 1 from stored_{event.name}
             )
             group by {columns}
             having sum(recomputed) <> sum(stored)
@@ -213,12 +386,12 @@ def _rows_of(event: EventTable) -> str:
 _QUARANTINE_QUESTION = _Question(
     "quarantine",
     "silver/quarantine holds exactly the records in force that break a rule of values.",
-    """(select count(*) from rejected) + (select count(*) from silver.quarantine)""",
+    "(select count(*) from rejected) + (select count(*) from stored_quarantine)",
     """
     with both_sides as (
         select event_table, file, sha256, line, 1 as recomputed, 0 as stored from rejected
         union all
-        select "table", file, sha256, line, 0, 1 from silver.quarantine anti join retracted using (sha256)
+        select "table", file, sha256, line, 0, 1 from stored_quarantine
     )
     select 'silver/quarantine' as "table", event_table, file, sha256, line,
         sum(recomputed)::bigint as recomputed, sum(stored)::bigint as stored
@@ -236,7 +409,7 @@ _ROW_ACCOUNTING_QUESTION = _Question(
     """
     with noted as (
         select "table" as event_table, path as file, sha256, max(records) as records
-        from bronze.files where outcome = 'ingested' group by all
+        from noted_files group by all
     ),
     arrived as (
         select "table" as event_table, file, sha256, is_retracted, records, valid_records
@@ -244,15 +417,15 @@ _ROW_ACCOUNTING_QUESTION = _Question(
     ),
     brought as (
         select 'purchase' as event_table, file, sha256, count(*) as versions
-        from silver.purchase_versions group by all
+        from stored_purchase_versions group by all
         union all
-        select 'product_item', file, sha256, count(*) from silver.product_item_versions group by all
+        select 'product_item', file, sha256, count(*) from stored_product_item_versions group by all
         union all
         select 'purchase_extra_info', file, sha256, count(*)
-        from silver.purchase_extra_info_versions group by all
+        from stored_purchase_extra_info_versions group by all
     ),
     quarantined as (
-        select "table" as event_table, file, sha256, count(*) as records from silver.quarantine group by all
+        select "table" as event_table, file, sha256, count(*) as records from stored_quarantine group by all
     ),
     accounts as (
         select event_table, file, sha256, coalesce(is_retracted, false) as is_retracted,
@@ -297,12 +470,12 @@ _LEDGER_AS_KNOWN_QUESTION = _Question(
     "ledger_as_known",
     "The ledger's postings sum, by purchase, day known, day and subsidiary, to the changes of standing that "
     "bronze's events cause: so GMV as known on any day is right (rule 6).",
-    "(select count(*) from changes) + (select count(*) from gold.gmv_ledger)",
+    "(select count(*) from changes) + (select count(*) from stored_ledger)",
     """
     with ledger as (
         select purchase_id, known_on, transaction_date, subsidiary,
             sum(amount)::decimal(38, 2) as amount, sum(purchases)::bigint as purchases
-        from gold.gmv_ledger
+        from stored_ledger
         group by all
         having sum(amount) <> 0 or sum(purchases) <> 0
     )
@@ -396,11 +569,16 @@ _HISTORY_QUESTION = _Question(
     is_money=True,
 )
 
-_QUESTIONS = (
+_QUESTIONS_ABOUT_FILES = (
     _ROW_ACCOUNTING_QUESTION,
     _QUARANTINE_QUESTION,
     *(_versions_question(event) for event in EVENT_TABLES),
-    *(_latest_question(event) for event in EVENT_TABLES),
+)
+_LATEST_QUESTIONS = tuple(_latest_question(event) for event in EVENT_TABLES)
+_QUESTIONS_ABOUT_PURCHASES = (*_LATEST_QUESTIONS, _LEDGER_AS_KNOWN_QUESTION)
+_QUESTIONS = (
+    *_QUESTIONS_ABOUT_FILES,
+    *_LATEST_QUESTIONS,
     _LEDGER_BY_DAY_QUESTION,
     _LEDGER_AS_KNOWN_QUESTION,
     _DAILY_GMV_QUESTION,
@@ -456,6 +634,19 @@ def _only_what_differs(difference: dict[str, Any]) -> dict[str, Any]:
         unequal = [name for name in one_each[0] if one_each[0][name] != one_each[1][name]]
         shown["recomputed"], shown["stored"] = ({name: side[name] for name in unequal} for side in one_each)
     return shown
+
+
+def in_words(difference: dict[str, Any]) -> str:
+    """A difference in one line: what is at fault, and both values."""
+    return ", ".join(f"{name} {_as_text(value)}" for name, value in difference.items() if value is not None)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_as_text(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "[" + " | ".join(map(_as_text, value)) + "]"
+    return "nothing" if value is None else str(value)
 
 
 def _for_json(value: Any) -> Any:

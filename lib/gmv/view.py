@@ -16,6 +16,7 @@ from gmv.landing import LandingFile
 from gmv.progress import Unfinished
 from gmv.publication import Window
 from gmv.tables import EVENT_TABLES, EventTable
+from gmv.verify import Certificate
 
 MOST_ROWS = 20
 
@@ -71,6 +72,12 @@ def days(counts: Iterable[Mapping]) -> pd.DataFrame:
     """Days whose number of records changed, newest first."""
     rows = sorted(counts, key=lambda row: (row["day"] or dt.date.min, row["table"]), reverse=True)
     return _frame([{name: row[name] for name in ("table", "day", "records")} for row in rows])
+
+
+def certificate(of: Certificate) -> pd.DataFrame:
+    """What was compared: rows, how many differ, and cents apart where amounts are compared."""
+    shown = ("name", "rows", "different", "cents_apart")
+    return _frame([{name: getattr(comparison, name) for name in shown} for comparison in of.comparisons])
 
 
 def changes(history: Iterable[Mapping]) -> pd.DataFrame:

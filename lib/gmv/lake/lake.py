@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -40,6 +40,12 @@ class Touched:
     ids: DataFrame | None
     ranges: Sequence[tuple[str, str]] = ()
 
+    def and_also(self, others: Touched) -> Touched:
+        """These purchases and the others."""
+        if self.ids is None or others.ids is None:
+            return Touched(None)
+        return Touched(self.ids.union(others.ids).distinct())
+
 
 class Lake:
     """A lake's tables as Spark DataFrames."""
@@ -73,38 +79,87 @@ class Lake:
         return {event.name: self.rows_of(event.versions, touched) for event in EVENT_TABLES}
 
     def records_of(self, unfinished: Unfinished) -> dict[EventTable, DataFrame]:
-        """The bronze records of these bronze runs, by event table."""
+        """The bronze records that these bronze runs brought in files that are in force, by event table."""
         return {
-            event: self.read(event.bronze).where(F.col("run").isin(list(unfinished.runs)))
+            event: in_force(self.read(event.bronze), unfinished).where(
+                F.col("run").isin(list(unfinished.runs))
+            )
             for event in EVENT_TABLES
         }
+
+    def records_naming(self, event: EventTable, touched: Touched) -> DataFrame:
+        """The bronze records that name the touched purchases, whatever run brought them; a scan of the table."""
+        rows = self.read(event.bronze)
+        if touched.ids is None:
+            return rows
+        named = rows.withColumn("named", F.btrim("purchase_id", F.lit(STRIPPED)))
+        ids = touched.ids.select(F.col("purchase_id").alias("named"))
+        return named.join(ids, "named", how="left_semi").select(*event.bronze.column_names)
 
     def versions_near(self, event: EventTable, unfinished: Unfinished) -> DataFrame:
         """The versions that the records of these bronze runs may be copies of."""
         arrived = f"select distinct trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}"
-        few = self._few_ids(f"{arrived} where list_contains($runs, run)", unfinished, stripped=STRIPPED)
+        few = None
+        if not unfinished.is_everything:
+            runs = list(unfinished.runs)
+            few = self._few_ids(f"{arrived} where list_contains($runs, run)", runs=runs, stripped=STRIPPED)
         versions = self.read(event.versions)
         ranges = id_ranges([*few]) if few else []
         return versions.where(_within(F.col("purchase_id"), ranges)) if ranges else versions
 
     def touched_by(self, unfinished: Unfinished) -> Touched:
-        """The purchases with a version that one of these bronze runs brought."""
+        """The purchases with a version that one of these bronze runs brought, or may have taken out."""
         if unfinished.is_everything:
             return Touched(None)
-        brought = " union ".join(
-            f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
-            for event in EVENT_TABLES
+        touched = self._touched(
+            " union ".join(
+                f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
+                for event in EVENT_TABLES
+            ),
+            lambda event: self.read(event.versions).where(F.col("run").isin(list(unfinished.runs))),
+            runs=list(unfinished.runs),
         )
-        few = self._few_ids(brought, unfinished)
+        if not unfinished.changed_files:
+            return touched
+        return touched.and_also(self.touched_by_files(unfinished.changed_files))
+
+    def touched_by_files(self, files: Sequence[str], events: Sequence[EventTable] = EVENT_TABLES) -> Touched:
+        """The purchases that the records of these files name.
+
+        Args:
+            files: sha256 of files in bronze.
+            events: the tables to look in.
+        """
+        return self._touched(
+            " union ".join(
+                f"select trim(purchase_id, $stripped) as purchase_id from bronze.{event.name} "
+                "where list_contains($files, sha256)"
+                for event in events
+            ),
+            lambda event: (
+                self.read(event.bronze)
+                .where(F.col("sha256").isin(list(files)))
+                .select(F.btrim("purchase_id", F.lit(STRIPPED)).alias("purchase_id"))
+            ),
+            events,
+            files=list(files),
+            stripped=STRIPPED,
+        )
+
+    def _touched(
+        self,
+        query: str,
+        rows_of: Callable[[EventTable], DataFrame],
+        events: Sequence[EventTable] = EVENT_TABLES,
+        **parameters: object,
+    ) -> Touched:
+        """The purchases that a query finds; if they are many, the same by Spark: those in `rows_of` the events."""
+        few = self._few_ids(query, **parameters)
         if few is not None:
             ids = self.spark.createDataFrame([(one,) for one in few], "purchase_id string")
             return Touched(ids, id_ranges(few))
-        of_runs = F.col("run").isin(list(unfinished.runs))
-        ids = reduce(
-            DataFrame.union,
-            (self.read(event.versions).where(of_runs).select("purchase_id") for event in EVENT_TABLES),
-        )
-        return Touched(ids.distinct())
+        ids = reduce(DataFrame.union, (rows_of(event).select("purchase_id") for event in events))
+        return Touched(ids.where("purchase_id is not null").distinct())
 
     def latest_on(self, days: Sequence[dt.date]) -> tuple[DataFrame, DataFrame, DataFrame]:
         """The silver tables purchase (on these days only), product_item and purchase_extra_info."""
@@ -126,22 +181,52 @@ class Lake:
             + [(self.replace, QUARANTINE, quarantined, "run", unfinished.runs)]
         )
 
-    def post(
-        self, postings: DataFrame, unfinished: Unfinished, run: str, cause: str = "event"
-    ) -> dict[str, int]:
+    def correct_versions(self, event: EventTable, should: DataFrame, touched: Touched) -> None:
+        """Bring the versions of the touched purchases to what they should be, in one commit; none if they are.
+
+        Args:
+            should: rows of `event.versions`: all that the touched purchases should have.
+        """
+        table = event.versions
+        if not self.exists(table):
+            self.append(table, should)
+            return
+        both = should.withColumn("copies", F.lit(1)).unionByName(
+            self.rows_of(table, touched).withColumn("copies", F.lit(-1))
+        )
+        change = both.groupBy(*table.column_names).agg(F.sum("copies").alias("copies")).where("copies <> 0")
+        change = change.persist()
+        if not change.isEmpty():
+            change.createOrReplaceTempView(f"change_{event.name}")
+            is_same = " and ".join(f"target.{name} <=> source.{name}" for name in table.column_names)
+            columns = ", ".join(table.column_names)
+            values = ", ".join(f"source.{name}" for name in table.column_names)
+            ranges = " and ".join(["source.copies < 0", *_sql_ranges("target.purchase_id", touched.ranges)])
+            with faults.commit(table.path):
+                self.spark.sql(
+                    f"merge into delta.`{self.path / table.path}` as target using change_{event.name} as source "
+                    f"on target.purchase_id = source.purchase_id and {is_same} and {ranges} "
+                    f"when matched then delete "
+                    f"when not matched and source.copies > 0 then insert ({columns}) values ({values})"
+                ).collect()
+        change.unpersist()
+
+    def post(self, postings: DataFrame, unfinished: Unfinished, run: str) -> dict[str, int]:
         """Append postings to the ledger under the next ledger_seq; no commit when there are none.
 
         Args:
-            postings: what `ledger.difference` returns.
-            cause: event, retraction, undo or rule.
+            postings: what `ledger.with_cause` returns.
 
         Returns:
             postings (how many) and ledger_seq (the greatest in the ledger now).
         """
-        greatest = "select coalesce(max(ledger_seq), 0) as seq from gold.gmv_ledger"
-        seq = int(Reader(self.path).rows(greatest)[0]["seq"])
         if not unfinished.runs:
-            return {"postings": 0, "ledger_seq": seq}
+            return {"postings": 0, "ledger_seq": self._greatest_seq()}
+        return self.append_postings(postings, run)
+
+    def append_postings(self, postings: DataFrame, run: str) -> dict[str, int]:
+        """As `post`, whatever bronze runs the postings come from."""
+        seq = self._greatest_seq()
         batch = postings.persist()
         count = batch.count()
         if count:
@@ -149,7 +234,6 @@ class Lake:
                 GMV_LEDGER,
                 batch.withColumns(
                     {
-                        "cause": F.lit(cause),
                         "ledger_seq": F.lit(seq + 1).cast("bigint"),
                         "run": F.lit(run),
                         "recorded_at": F.lit(records.now().isoformat()).cast("timestamp_ntz"),
@@ -159,13 +243,21 @@ class Lake:
         batch.unpersist()
         return {"postings": count, "ledger_seq": seq + 1 if count else seq}
 
-    def _few_ids(self, query: str, unfinished: Unfinished, **parameters: object) -> list[str] | None:
+    def _greatest_seq(self) -> int:
+        """The greatest ledger_seq so far, also where only the history still tells of it."""
+        (row,) = Reader(self.path).rows(
+            "select greatest((select coalesce(max(ledger_seq), 0) from gold.gmv_ledger), "
+            "(select coalesce(max(ledger_seq), 0) from gold.daily_gmv_history)) as seq"
+        )
+        return int(row["seq"])
+
+    def _few_ids(self, query: str, **parameters: object) -> list[str] | None:
         """The purchase ids that a query finds, unless they are many."""
-        if unfinished.is_everything:
-            return None
         limited = f"select purchase_id from ({query}) where purchase_id is not null limit {MOST_IDS_TO_PRUNE_BY + 1}"
-        brought = Reader(self.path).of_runs(unfinished.runs)
-        found = brought.sql(limited, runs=list(unfinished.runs), **parameters).fetchall()
+        runs = parameters.get("runs")
+        reader = Reader(self.path)
+        brought = reader.of_runs(runs) if isinstance(runs, list) else reader
+        found = brought.sql(limited, **parameters).fetchall()
         return [row[0] for row in found] if len(found) <= MOST_IDS_TO_PRUNE_BY else None
 
     def append(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
@@ -175,6 +267,12 @@ class Lake:
             writer = writer.option("userMetadata", json.dumps(metadata))
         with faults.commit(table.path):
             writer.save(str(self.path / table.path))
+
+    def swap_in(self, table: Table, rows: DataFrame) -> None:
+        """Let these rows be all of the table, in one commit, whatever it holds."""
+        writer = rows.select(*table.column_names).write.format("delta").mode("overwrite")
+        with faults.commit(table.path):
+            writer.option("overwriteSchema", "true").save(str(self.path / table.path))
 
     def replace(self, table: Table, rows: DataFrame, column: str, values: Sequence[str]) -> None:
         """Replace the rows whose `column` has one of `values` by `rows`, in one commit."""
@@ -228,6 +326,12 @@ class Lake:
             f"when matched and ({is_changed}) then update set {assignments} "
             f"when not matched and source.purchase_id is not null then insert ({columns}) values ({values})"
         ).collect()
+
+
+def in_force(records: DataFrame, unfinished: Unfinished) -> DataFrame:
+    """The bronze records of files that are not retracted."""
+    retracted = list(unfinished.out_of_force)
+    return records.where(~F.col("sha256").isin(retracted)) if retracted else records
 
 
 def id_ranges(ids: Sequence[str]) -> list[tuple[str, str]]:

@@ -96,6 +96,27 @@ def replace_days(
     """
     listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
     columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
+    path = _made_daily_gmv(lake)
+    with faults.commit(DAILY_GMV.path):
+        write_deltalake(
+            path,
+            columns,
+            mode="overwrite",
+            predicate=f"transaction_date in ({listed})",
+            commit_properties=_commit(metadata),
+        )
+
+
+def replace_all_days(lake: Path, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> None:
+    """Let these rows be all of gold/daily_gmv, in one commit, whatever it holds."""
+    columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
+    path = _made_daily_gmv(lake)
+    with faults.commit(DAILY_GMV.path):
+        write_deltalake(path, columns, mode="overwrite", commit_properties=_commit(metadata))
+
+
+def _made_daily_gmv(lake: Path) -> str:
+    """Where gold/daily_gmv is; made if it is missing."""
     path = str(lake / DAILY_GMV.path)
     if not DeltaTable.is_deltatable(path):
         DeltaTable.create(
@@ -105,14 +126,7 @@ def replace_days(
             # Amounts would get minima and maxima as floats; the partition is what prunes here.
             configuration={"delta.dataSkippingStatsColumns": "subsidiary"},
         )
-    with faults.commit(DAILY_GMV.path):
-        write_deltalake(
-            path,
-            columns,
-            mode="overwrite",
-            predicate=f"transaction_date in ({listed})",
-            commit_properties=_commit(metadata),
-        )
+    return path
 
 
 def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmv import bronze, notebook, progress, publication
+from gmv import bronze, notebook, progress, publication, retraction, verify
 from gmv.errors import GmvError, PublicationRefused, UsageError
 from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.run.record import Record
 from gmv.settings import settings
+from gmv.verify import Certificate
 
 if TYPE_CHECKING:
     from gmv.lake.spark import SparkServer
@@ -60,48 +62,228 @@ def run(request: Request, show: Show) -> Record:
     run_id = notebook.new_run_id()
     if request.record_to:
         request.record_to.unlink(missing_ok=True)  # a run that does not begin leaves none
+    _require_places(request)
+    with _held(request.lake, f"run {run_id}") as held, _stopping_on_terminate():
+        request = _resumed(request)
+        _finish_killed_rebuild(request, held, show)
+        notebook.finish_killed_run(request.lake)
+        return _run(request, run_id, held, show)
+
+
+def retract(
+    request: Request,
+    name: str,
+    because: str,
+    show: Show,
+    tell: Callable[[str], None],
+    *,
+    undo: bool,
+    run: bool,
+) -> Record | None:
+    """Take a file's events out of force, or put them back, and publish what that changes.
+
+    Args:
+        name: the file's path below landing, or its sha256.
+        because: why, for the record.
+        tell: told what was noted, before the run begins.
+        undo: put it back.
+        run: take the change in at once; otherwise the next run does.
+
+    Returns:
+        The record of the run that took it in; None without one.
+
+    Raises:
+        UsageError: no ingested content has that name, or several have it; or it was never retracted.
+        LakeLocked, PublicationRefused, GmvError: as `run`. What was noted stays, and the next run goes on.
+    """
+    run_id = notebook.new_run_id()
+    _require_lake(request)
+    if run:
+        _require_places(request)
+    with _held(request.lake, f"retraction {run_id}") as held, _stopping_on_terminate():
+        _finish_killed_rebuild(request, held, show)
+        notebook.finish_killed_run(request.lake)
+        content = retraction.named(Reader(request.lake), name, request.landing)
+        if undo and not content.changed_at:
+            raise UsageError(f"{content.path} was never retracted; there is nothing to undo.")
+        if content.is_retracted is undo:
+            record = _record(request, run_id, "retract")
+            record.start()
+            with _ending(record, held):
+                retraction.note(request.lake, content, because, run_id, undo=undo)
+                record.message = f"{content.path} {'restored' if undo else 'retracted'}: {because}"
+            tell(
+                f"{content.path}: its {content.records} records {'count again' if undo else 'count no longer'}."
+            )
+        else:
+            state = "counts again" if undo else "is retracted"
+            tell(f"{content.path} {state} since {content.changed_at:%Y-%m-%d %H:%M} UTC: {content.reason}")
+        return _run(request, notebook.new_run_id(), held, show) if run else None
+
+
+def rebuild(request: Request, show: Show) -> tuple[Record, Certificate]:
+    """Make silver anew from bronze, swap in what differs, post what the ledger lacks, and verify it all.
+
+    Returns:
+        The record, whose step `rebuild` tells what was found and done; and the certificate.
+
+    Raises:
+        UsageError: when there is no lake.
+        LakeLocked: when a run is at work.
+        GmvError: when the rebuilt tables do not agree with what the second engine makes of bronze.
+    """
+    _require_lake(request)
+    run_id = notebook.new_run_id()
+    with _held(request.lake, f"rebuild {run_id}") as held, _stopping_on_terminate():
+        bronze.finish_killed_run(request.lake)
+        return _rebuild(request, run_id, held, show)
+
+
+def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tuple[Record, Certificate]:
+    from gmv import rebuild as rebuilding
+    from gmv.lake import spark
+    from gmv.lake.lake import Lake
+
+    record = _record(request, run_id, "rebuild")
+    record.folder.mkdir(parents=True)
+    record.start()
+    (arrived,) = Reader(request.lake).rows(
+        "select coalesce(sum(size), 0) as size from bronze.files where outcome = 'ingested'"
+    )
+    with _ending(record, held):
+        is_small = arrived["size"] < BIG_BYTES
+        with (
+            record.timed("rebuild"),
+            _spark_for(held, record.folder / "spark.log", is_small) as server,
+            _environment(server.environment() if server else {}),
+        ):
+            if server:
+                server.wait()
+            session = spark.connect()
+            rebuilt = rebuilding.rebuild(Lake(request.lake, session), run_id, show)
+            if server:
+                session.stop()
+        record.steps["rebuild"].update(rebuilt.as_dict())
+        with show("verify"):
+            certificate = verify.verify(Reader(request.lake), record.today)
+        verify.keep(certificate, record.folder)
+        if not certificate.agrees:
+            raise GmvError(
+                "Silver was made anew, but a second engine comes to other numbers, so the rules differ: "
+                f"{'. '.join(certificate.faults())}. See {record.place / verify.CERTIFICATE}."
+            )
+    return record, certificate
+
+
+def _finish_killed_rebuild(request: Request, held: lock.Lock, show: Show) -> None:
+    if progress.unfinished_rebuilds(Reader(request.lake)):
+        bronze.finish_killed_run(request.lake)
+        _rebuild(request, notebook.new_run_id(), held, show)
+
+
+@contextlib.contextmanager
+def _environment(more: dict[str, str]) -> Iterator[None]:
+    """Variables that this process has while the context is open."""
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
+    """Recompute every number from bronze, compare, and leave the certificate in a folder of its own.
+
+    No run may be at work while the versions of the tables are looked up, so that they belong together; after
+    that, one may.
+
+    Returns:
+        The certificate, and the path of `certificate.json`.
+
+    Raises:
+        LakeLocked: when a run is at work: its tables would be compared half done.
+        UsageError: when there is no lake.
+    """
+    _require_lake(request)
+    run_id = notebook.new_run_id()
+    reader = Reader(request.lake)
+    lock.ensure_free(request.lake)
+    verify.pin(reader)
+    lock.ensure_free(request.lake)
+    with show("verify"):
+        certificate = verify.verify(reader, request.as_of_date or settings().today())
+    place = request.runs_dir / f"verify-{run_id}"
+    folder = location.local_twin(place)
+    folder.mkdir(parents=True)
+    verify.keep(certificate, folder)
+    if location.is_remote(place):
+        location.upload(folder, place)
+    return certificate, place / verify.CERTIFICATE
+
+
+def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
+    record = _record(request, run_id, "run")
+    files = bronze.unread(Reader(request.lake), request.landing, request.reread)
+    if not files and not _has_work(record):
+        record.start()
+        record.end("nothing_new")
+        return record
+    is_big = sum(file.size for file in files) >= BIG_BYTES
+    record.folder.mkdir(parents=True)
+    record.start()
+    with _ending(record, held):
+        _execute(request, record, held, show, is_small=not is_big)
+    _maintain_if_due(request, record, show, is_big)
+    return record
+
+
+def _record(request: Request, run_id: str, kind: str) -> Record:
+    return Record(
+        run_id,
+        kind,
+        request.lake,
+        request.runs_dir / run_id,
+        request.window,
+        request.as_of_date or settings().today(),
+        _parameters(request),
+        copy_to=request.record_to,
+    )
+
+
+def _require_places(request: Request) -> None:
     for place in (request.lake, request.landing, request.runs_dir):
         location.check(place)
     if not location.is_remote(request.landing) and not request.landing.is_dir():
         raise GmvError(
             f"The landing folder {request.landing} does not exist. Make it, or name another by --landing."
         )
-    with _held(request.lake, f"run {run_id}") as held, _stopping_on_terminate():
-        request = _resumed(request)
-        notebook.finish_killed_run(request.lake)
-        record = Record(
-            run_id,
-            "run",
-            request.lake,
-            request.runs_dir / run_id,
-            request.window,
-            request.as_of_date or settings().today(),
-            _parameters(request),
-            copy_to=request.record_to,
-        )
-        files = bronze.unread(Reader(request.lake), request.landing, request.reread)
-        if not files and not _has_work(record):
-            record.start()
-            record.end("nothing_new")
-            return record
-        is_big = sum(file.size for file in files) >= BIG_BYTES
-        record.folder.mkdir(parents=True)
-        record.start()
-        try:
-            _execute(request, record, held, show, is_small=not is_big)
-        except KeyboardInterrupt:
-            told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
-            record.end("interrupted", told)
-            raise GmvError(record.message) from None
-        except GmvError as error:
-            record.end("refused" if isinstance(error, PublicationRefused) else "failed", str(error))
-            raise
-        except BaseException as error:
-            record.end("failed", f"{type(error).__name__}: {error}")
-            raise
-        record.end("succeeded")
-        _maintain_if_due(request, record, show, is_big)
-        return record
+
+
+def _require_lake(request: Request) -> None:
+    for place in (request.lake, request.runs_dir):
+        location.check(place)
+    if not location.is_remote(request.lake) and not request.lake.is_dir():
+        raise UsageError(f"There is no lake at {request.lake}: nothing was done. Name another by --lake.")
+
+
+@contextlib.contextmanager
+def _ending(record: Record, held: lock.Lock) -> Iterator[None]:
+    """Note how a run ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
+        record.end("interrupted", told)
+        raise GmvError(record.message) from None
+    except GmvError as error:
+        record.end("refused" if isinstance(error, PublicationRefused) else "failed", str(error))
+        raise
+    except BaseException as error:
+        record.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    record.end("succeeded", record.message)
 
 
 def make_report(request: Request, show: Show) -> Path:
@@ -162,8 +344,6 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
 @contextlib.contextmanager
 def _spark_for(held: lock.Lock, log: Path, is_small: bool) -> Iterator[SparkServer | None]:
     """This run's Spark server; none is started where SPARK_REMOTE names one."""
-    import os
-
     from gmv.lake import spark
 
     if "SPARK_REMOTE" in os.environ:

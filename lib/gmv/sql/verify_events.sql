@@ -1,4 +1,5 @@
 -- From bronze's strings to typed events: the design's rules of values, written a second time, by hand.
+-- Takes arrived_<name>: the rows of bronze/<name> to read, all of them or those of some files.
 -- Makes per event table <name>_records (one row per record of a file in force, with is_valid) and
 -- <name>_events (distinct valid events); and arrived_files, retracted, valid_records (by file), rejected.
 
@@ -33,11 +34,11 @@ qualify outcome = 'retracted'
 create temp table arrived_files as
 select row_number() over () as file_number, *, coalesce(sha256 in (from retracted), false) as is_retracted
 from (
-    select 'purchase' as "table", file, sha256, count(*) as records from bronze.purchase group by all
+    select 'purchase' as "table", file, sha256, count(*) as records from arrived_purchase group by all
     union all
-    select 'product_item', file, sha256, count(*) from bronze.product_item group by all
+    select 'product_item', file, sha256, count(*) from arrived_product_item group by all
     union all
-    select 'purchase_extra_info', file, sha256, count(*) from bronze.purchase_extra_info group by all
+    select 'purchase_extra_info', file, sha256, count(*) from arrived_purchase_extra_info group by all
 );
 
 create temp table purchase_records as
@@ -51,7 +52,7 @@ with texts as (
         filled(order_date) as order_date_text,
         filled(release_date) as release_date_text,
         filled(producer_id) as producer_id_text
-    from bronze.purchase
+    from arrived_purchase
     join arrived_files using (file, sha256)
     where "table" = 'purchase' and not is_retracted
 )
@@ -84,7 +85,7 @@ with texts as (
         filled(product_id) as product_id_text,
         filled(item_quantity) as item_quantity_text,
         filled(purchase_value) as purchase_value_text
-    from bronze.product_item
+    from arrived_product_item
     join arrived_files using (file, sha256)
     where "table" = 'product_item' and not is_retracted
 )
@@ -111,7 +112,7 @@ with texts as (
         filled(transaction_date) as transaction_date_text,
         filled(purchase_id) as purchase_id,
         filled(subsidiary) as subsidiary
-    from bronze.purchase_extra_info
+    from arrived_purchase_extra_info
     join arrived_files using (file, sha256)
     where "table" = 'purchase_extra_info' and not is_retracted
 )

@@ -1,4 +1,5 @@
 -- From events to GMV: the rules of the design, written a second time, in plain SQL.
+-- Takes <name>_events: distinct valid events of all purchases, or of some.
 -- Makes <name>_latest, gmv_by_day (rules 1 to 5) and changes (rule 6: what became known on which day).
 
 -- Rule 1. The version that stands at the end of each day on which a purchase has one; the last is the latest.

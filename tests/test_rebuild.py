@@ -1,0 +1,219 @@
+"""Rebuild: a lake that is right stays as it is; a changed rule is posted as such; damage is repaired."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import shutil
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from gmv import notebook, progress, publication, rebuild, silver
+from gmv.errors import GmvError
+from gmv.lake.lake import Lake
+from gmv.rebuild import Rebuilt
+from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, GMV_LEDGER, PRODUCT_ITEM, PURCHASE, TABLES, Table
+from gmv.verify import verify
+from pipeline import TestLake
+
+TODAY = dt.date(2030, 1, 1)
+SHOW = contextlib.nullcontext
+
+FIRST = """
+    purchase 03-10T08:00 1 paid
+    item     03-10T08:00 1 2 10.00
+    info     03-10T08:00 1 nac
+    purchase 03-11T08:00 2 paid
+    item     03-11T08:00 2 1 7.77
+    purchase 03-12T08:00 3 paid
+    item     03-12T08:00 3 1 3.00
+    """
+BAD = """
+    transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value
+    2023-03-10 08:00:00,2023-03-10,1,,2,10.00
+    2023-03-10 09:00:00,2023-03-10,1,,-2,10.00
+    2023-03-10 08:00:00,2023-03-10,4,,1,1000.00
+    """
+
+
+@pytest.fixture(scope="module")
+def once_used(tmp_path_factory, spark) -> Path:
+    """The folder of a lake with copies, quarantine, a retracted file and a pending day."""
+    folder = tmp_path_factory.mktemp("used")
+    lake = TestLake(folder)
+    lake.arrive("1", FIRST)
+    lake.put("product_item-2.csv", BAD)
+    lake.run()
+    lake.arrive("3", "item 03-13T08:00 1 2 11.00\n purchase 03-09T08:00 4 paid\n info 03-13T08:00 2 nac")
+    lake.retract("product_item-2.csv")
+    lake.run(start_date="2023-03-11", end_date="2023-03-11")
+    return folder
+
+
+@pytest.fixture
+def used(once_used, tmp_path) -> TestLake:
+    """A copy of that lake."""
+    lake = TestLake(tmp_path)
+    shutil.copytree(once_used, tmp_path, dirs_exist_ok=True)
+    return lake
+
+
+def rebuilt(lake: TestLake, spark) -> Rebuilt:
+    return rebuild.rebuild(Lake(lake.path, spark), notebook.new_run_id(), lambda _: SHOW())
+
+
+def contents(lake: TestLake) -> dict[str, list[str]]:
+    """Every row of silver and gold."""
+    tables = [table for table in TABLES if table.layer in ("silver", "gold")]
+    rows = {table.path: lake.reader.rows(f"select * from {table.layer}.{table.name}") for table in tables}
+    return {path: sorted(map(str, found)) for path, found in rows.items()}
+
+
+def delta_versions(lake: TestLake) -> dict[str, int]:
+    tables = [table.path for table in TABLES if table.layer in ("silver", "gold")]
+    return {path: DeltaTable(lake.path / path).version() for path in tables}
+
+
+def test_a_lake_that_is_right_stays_as_it_is(used, spark):
+    whole, versions = contents(used), delta_versions(used)
+    pending = publication.plan(used.reader, publication.Window(), TODAY).publish
+    assert pending == [dt.date(2023, 3, 10)]
+    done = rebuilt(used, spark)
+    assert {row["outcome"] for row in done.tables} == {"as before"}
+    assert (done.posted["postings"], done.repaired) == (0, [])
+    assert contents(used) == whole
+    assert delta_versions(used) == versions, "not even a commit"
+    assert publication.plan(used.reader, publication.Window(), TODAY).publish == pending
+    assert not (used.path / rebuild.BESIDE).exists()
+    assert verify(used.reader, TODAY).agrees
+
+    used.arrive("4", "purchase 03-14T08:00 5 paid\n item 03-14T08:00 5 1 5.00")
+    used.run(notebooks=("01_bronze",))
+    used.retract("product_item-2.csv", undo=True)
+    assert rebuilt(used, spark).posted["postings"] == 2, "what was left is taken in"
+    posted = used.reader.rows("select purchase_id, cause from gold.gmv_ledger where ledger_seq = 3")
+    assert {(row["purchase_id"], row["cause"]) for row in posted} == {("5", "event"), ("4", "undo")}
+    assert progress.unfinished(used.reader, "silver").runs == []
+    assert progress.unfinished(used.reader, "ledger").runs == []
+    assert verify(used.reader, TODAY).agrees
+
+
+def test_a_changed_rule_is_posted_now_as_a_rule_and_published_by_the_next_run(used, spark, monkeypatch):
+    published = used.published()
+    versions = silver.versions
+
+    def renaming(read, event):
+        """The rule of tomorrow: subsidiary `nac` is called `nacional`."""
+        found = versions(read, event)
+        if event.name != "purchase_extra_info":
+            return found
+        return found.replace({"nac": "nacional"}, subset=["subsidiary"])
+
+    monkeypatch.setattr(silver, "versions", renaming)
+    done = rebuilt(used, spark)
+    assert {row["table"]: row["outcome"] for row in done.tables if row["outcome"] != "as before"} == {
+        "silver/purchase_extra_info_versions": "replaced",
+        "silver/purchase_extra_info": "replaced",
+    }
+    rows = used.reader.rows(
+        "select * from gold.gmv_ledger where ledger_seq = $seq", seq=done.posted["ledger_seq"]
+    )
+    assert {(row["purchase_id"], row["subsidiary"], row["cause"]) for row in rows} == {
+        ("1", "nac", "rule"),
+        ("1", "nacional", "rule"),
+        ("2", "nac", "rule"),
+        ("2", "nacional", "rule"),
+    }
+    assert {(row["purchase_id"], str(row["known_on"])) for row in rows} == {
+        ("1", "2023-03-10"),
+        ("1", "2023-03-13"),
+        ("2", "2023-03-13"),
+    }, "each keeps the day of what it corrects"
+    assert used.published() == published, "a rebuild publishes nothing"
+    results = used.run(notebooks=("03_gold",))["results"]
+    assert results == {"2023-03-10": "published", "2023-03-11": "published"}
+    assert used.published() == [
+        "2023-03-10 nacional 22.00",
+        "2023-03-11 nacional 7.77",
+        "2023-03-12 unknown 3.00",
+    ]
+
+
+def test_tables_that_are_missing_or_damaged_are_made_anew(used, spark):
+    whole = contents(used)
+    shutil.rmtree(used.path / PURCHASE.latest.path)
+    a_file_of(used.path / PRODUCT_ITEM.versions.path).unlink()
+    a_file_of(used.path / PRODUCT_ITEM.latest.path).write_bytes(b"PAR1 nothing PAR1")
+    shutil.rmtree(used.path / PURCHASE.versions.path / "_delta_log")
+    a_file_of(used.path / DAILY_GMV.path).unlink()
+    with pytest.raises(GmvError, match=r"lacks silver/purchase_versions, silver/purchase, .*gmv rebuild"):
+        used.run()
+    done = rebuilt(used, spark)
+    assert {row["table"] for row in done.tables if row["outcome"] == "restored"} == {
+        "silver/purchase_versions",
+        "silver/purchase",
+        "silver/product_item_versions",
+        "silver/product_item",
+    }
+    (said,) = done.repaired
+    assert said.startswith("gold/daily_gmv was restored to what its history says was published, 3 rows")
+    assert contents(used) == whole
+    assert done.posted["postings"] == 0
+    assert verify(used.reader, TODAY).agrees
+
+
+def test_a_ledger_and_a_history_that_lost_files_go_on_without_their_past(used, spark):
+    published = used.published()
+    a_file_of(used.path / GMV_LEDGER.path).unlink()
+    a_file_of(used.path / DAILY_GMV_HISTORY.path).unlink()
+    done = rebuilt(used, spark)
+    assert done.posted["postings"] > 0, "what the lost file held is posted anew"
+    assert [said.split(" its files")[0] for said in done.repaired] == [
+        "gold/gmv_ledger went on without 1 of",
+        "gold/daily_gmv_history went on without 1 of",
+    ]
+    assert used.published() == published
+    certificate = verify(used.reader, TODAY)
+    assert {one.name for one in certificate.comparisons if not one.agrees} <= {"history"}, "sums are right"
+
+
+def a_file_of(folder: Path) -> Path:
+    """A parquet file that the table needs."""
+    return Path(DeltaTable(folder).file_uris()[0].removeprefix("file://"))
+
+
+def test_a_killed_rebuild_is_done_again(used, spark, monkeypatch):
+    published, history = used.published(), used.reader.rows("select * from gold.daily_gmv_history")
+    change(used, PRODUCT_ITEM.latest, "purchase_value = cast(0.01 as decimal(18, 2))", "purchase_id = '1'")
+    change(used, DAILY_GMV, "gmv = cast(9.99 as decimal(38, 2))", "transaction_date = '2023-03-12'")
+    assert not verify(used.reader, TODAY).agrees
+    with pytest.raises(GmvError, match=r"gold/daily_gmv is damaged: 2023-03-12.*gmv rebuild"):
+        used.run()
+    swap_in = Lake.swap_in
+
+    def killed(self, table, rows):
+        swap_in(self, table, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "swap_in", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rebuilt(used, spark)
+    with pytest.raises(GmvError, match="A rebuild of this lake was killed"):
+        used.run()
+    (said,) = rebuilt(used, spark).repaired
+    assert "2023-03-12 (unknown) holds 9.99, but 3.00 was published" in said
+    assert used.published() == published
+    assert used.reader.rows("select * from gold.daily_gmv_history") == history
+    assert progress.unfinished_rebuilds(used.reader) == []
+    assert verify(used.reader, TODAY).agrees
+    used.run(notebooks=("03_gold",))
+    assert used.published()[0] == "2023-03-10 nac 22.00"
+
+
+def change(lake: TestLake, table: Table, assignment: str, where: str) -> None:
+    """Change a table as no run does."""
+    column, value = assignment.split(" = ", 1)
+    changed = DeltaTable(lake.path / table.path).update(updates={column: value}, predicate=where)
+    assert changed["num_updated_rows"] == 1
