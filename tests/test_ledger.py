@@ -460,6 +460,39 @@ def test_postings_that_were_corrected_are_summed_before_they_are_compared(spark)
     assert (row.amount, row.purchases) == (Decimal("-1.00"), 0)
 
 
+def test_each_posting_tells_whether_a_retraction_or_an_event_caused_it(spark):
+    """What the retraction changes, and what events add to it; a key without difference stays out."""
+
+    def rows(*of: tuple[str, str, int]) -> list[dict]:
+        key = model.PostingKey("", day("03-10"), day("03-10"), "nac", "paid")._asdict()
+        return [
+            key | {"purchase_id": one, "amount": Decimal(amount), "purchases": count}
+            for one, amount, count in of
+        ]
+
+    difference = frames.frame(
+        spark, GMV_LEDGER, rows(("taken", "-5", -1), ("both", "-2", 0), ("new", "7", 1))
+    )
+    by_retraction = frames.frame(
+        spark,
+        GMV_LEDGER,
+        [
+            row | {"cause": "retraction"}
+            for row in rows(("taken", "-5", -1), ("both", "-10", -1), ("replaced", "-3", -1))
+        ],
+    )
+    columns = [*GMV_LEDGER.key, "amount", "purchases"]
+    caused = ledger.with_cause(difference.select(*columns), by_retraction.select(*columns, "cause"))
+    assert sorted(
+        f"{row.purchase_id} {row.amount}/{row.purchases} {row.cause}" for row in caused.collect()
+    ) == [
+        "both -10.00/-1 retraction",
+        "both 8.00/1 event",
+        "new 7.00/1 event",
+        "taken -5.00/-1 retraction",
+    ]
+
+
 # --- Several hundred purchases, against the model -----------------------------------------------------
 
 

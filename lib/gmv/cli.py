@@ -126,39 +126,6 @@ def plan(
         raise PublicationRefused(f"This is only a plan; a run would say: {planned.refused}")
 
 
-@app.command(
-    epilog="Examples:\n\n  gmv retract purchase-2023-02.csv --because 'prices in the wrong currency'\n\n"
-    "  gmv retract purchase-2023-02.csv --undo --because 'they were right'\n\n"
-    "  gmv retract 5f0c2a91 --because 'sent by mistake'"
-)
-def retract(
-    file: Annotated[
-        str, typer.Argument(help="The file's path below landing, or its sha256 (eight digits or more).")
-    ],
-    because: Annotated[str, typer.Option("--because", help="Why, in a sentence: kept for ever.")] = "",
-    undo: Annotated[bool, typer.Option("--undo", help="Put a retracted file back.")] = False,
-    no_run: Annotated[
-        bool, typer.Option("--no-run", help="Only note it; the next gmv run takes it in.")
-    ] = False,
-    as_of_date: AsOfOption = "",
-    lake: LakeOption = None,
-    landing: LandingOption = None,
-    runs_dir: RunsOption = None,
-) -> None:
-    """Take a file's events out of force, as if they had not arrived; then run, and publish all pending days."""
-    from gmv.errors import UsageError
-    from gmv.run import runner
-
-    if not because.strip() and not undo:
-        raise UsageError("--because is missing: say in a sentence why this file must not count.")
-    request = _request("", "", as_of_date, lake, landing, runs_dir)
-    record = runner.retract(request, file, because.strip(), _showing, print, undo=undo, run=not no_run)
-    if record:
-        _tell_run(record, request)
-    else:
-        print("Published numbers are as before; the next gmv run takes this in.")
-
-
 @app.command(epilog="Examples:\n\n  gmv report\n\n  gmv report --start-date 2023-02-01 --end-date 2023-02-28")
 def report(
     start_date: StartOption = "",
@@ -259,48 +226,6 @@ def explain(
         _print_rows([*tell.EXPLAIN_COLUMNS], tell.explanation_rows(changes), output, "")
 
 
-@app.command(epilog="Examples:\n\n  gmv verify\n\n  gmv verify --format json --lake ~/lake")
-def verify(
-    as_of_date: AsOfOption = "",
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-    lake: LakeOption = None,
-    runs_dir: RunsOption = None,
-) -> None:
-    """Recompute every number from bronze by a second engine and SQL of its own, and compare to the cent."""
-    from gmv import tell
-    from gmv.errors import GmvError
-    from gmv.run import runner
-
-    certificate, path = runner.verify_all(_request("", "", as_of_date, lake, None, runs_dir), _showing)
-    if output is Format.json:
-        print(json.dumps(certificate.as_dict(), indent=2, ensure_ascii=False))
-    elif output is Format.csv:
-        _print_rows([*tell.CERTIFICATE_COLUMNS], tell.certificate_rows(certificate), output, "")
-    else:
-        _print_tables(tell.certificate(certificate))
-        print(f"Kept in         {path}")
-    if not certificate.agrees:
-        raise GmvError(
-            f"Tables differ from what bronze gives. {'. '.join(certificate.faults())}. "
-            "`gmv rebuild` makes silver anew from bronze, and posts what the ledger lacks."
-        )
-
-
-@app.command(epilog="Examples:\n\n  gmv rebuild\n\n  gmv rebuild --lake ~/lake")
-def rebuild(
-    as_of_date: AsOfOption = "",
-    lake: LakeOption = None,
-    runs_dir: RunsOption = None,
-) -> None:
-    """Make silver anew from bronze, post what the ledger lacks, repair what is damaged. Publishes nothing."""
-    from gmv import tell
-    from gmv.run import runner
-
-    record, certificate = runner.rebuild(_request("", "", as_of_date, lake, None, runs_dir), _showing)
-    _print_tables(tell.rebuilt(record.steps["rebuild"], certificate))
-    print(f"Kept in         {record.folder}")
-
-
 @app.command(epilog="Examples:\n\n  gmv status\n\n  gmv status --lake ~/lake --as-of-date 2023-03-01")
 def status(as_of_date: AsOfOption = "", lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
     """The last run, pending days, freshness and open problems."""
@@ -335,6 +260,81 @@ def status(as_of_date: AsOfOption = "", lake: LakeOption = None, runs_dir: RunsO
         print("Pending days    none")
     for problem in found.problems:
         print(f"Problem         {problem}")
+
+
+@app.command(epilog="Examples:\n\n  gmv verify\n\n  gmv verify --format json --lake ~/lake")
+def verify(
+    as_of_date: AsOfOption = "",
+    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    lake: LakeOption = None,
+    runs_dir: RunsOption = None,
+) -> None:
+    """Recompute every number from bronze by a second engine and SQL of its own, and compare to the cent."""
+    from gmv import tell
+    from gmv.errors import GmvError
+    from gmv.run import runner
+
+    certificate, path = runner.verify_all(_request("", "", as_of_date, lake, None, runs_dir), _showing)
+    if output is Format.json:
+        print(json.dumps(certificate.as_dict(), indent=2, ensure_ascii=False))
+    elif output is Format.csv:
+        _print_rows([*tell.CERTIFICATE_COLUMNS], tell.certificate_rows(certificate), output, "")
+    else:
+        _print_tables(tell.certificate(certificate))
+        print(f"Kept in         {path}")
+    if not certificate.agrees:
+        raise GmvError(
+            f"Tables differ from what bronze gives. {'. '.join(certificate.faults())}. "
+            "`gmv rebuild` makes silver anew from bronze, and posts what the ledger lacks."
+        )
+
+
+@app.command(
+    epilog="Examples:\n\n  gmv retract purchase-2023-02.csv --because 'prices in the wrong currency'\n\n"
+    "  gmv retract purchase-2023-02.csv --undo --because 'they were right'\n\n"
+    "  gmv retract 5f0c2a91 --because 'sent by mistake'"
+)
+def retract(
+    file: Annotated[
+        str, typer.Argument(help="The file's path below landing, or its sha256 (eight digits or more).")
+    ],
+    because: Annotated[str, typer.Option("--because", help="Why, in a sentence: kept for ever.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Put a retracted file back.")] = False,
+    no_run: Annotated[
+        bool, typer.Option("--no-run", help="Only note it; the next gmv run takes it in.")
+    ] = False,
+    as_of_date: AsOfOption = "",
+    lake: LakeOption = None,
+    landing: LandingOption = None,
+    runs_dir: RunsOption = None,
+) -> None:
+    """Take a file's events out of force, as if they had not arrived; then run, and publish all pending days."""
+    from gmv.errors import UsageError
+    from gmv.run import runner
+
+    if not because.strip() and not undo:
+        raise UsageError("--because is missing: say in a sentence why this file must not count.")
+    request = _request("", "", as_of_date, lake, landing, runs_dir)
+    record = runner.retract(request, file, because.strip(), _showing, print, undo=undo, run=not no_run)
+    if record:
+        _tell_run(record, request)
+    else:
+        print("Published numbers are as before; the next gmv run takes this in.")
+
+
+@app.command(epilog="Examples:\n\n  gmv rebuild\n\n  gmv rebuild --lake ~/lake")
+def rebuild(
+    as_of_date: AsOfOption = "",
+    lake: LakeOption = None,
+    runs_dir: RunsOption = None,
+) -> None:
+    """Make silver anew from bronze, post what the ledger lacks, repair what is damaged. Publishes nothing."""
+    from gmv import tell
+    from gmv.run import runner
+
+    record, certificate = runner.rebuild(_request("", "", as_of_date, lake, None, runs_dir), _showing)
+    _print_tables(tell.rebuilt(record.steps["rebuild"], certificate))
+    print(f"Kept in         {record.folder}")
 
 
 @app.command(epilog="Examples:\n\n  gmv maintain\n\n  gmv maintain --lake ~/lake")

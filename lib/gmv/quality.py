@@ -32,12 +32,13 @@ def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
         runs=list(unfinished.runs),
         out_of_force=list(unfinished.out_of_force),
     )
+    runs = sorted({file["run"] for file in files})
     brought = " union all ".join(
         f"select sha256, count(*) as new_versions from silver.{event.versions.name} "
         "where list_contains($runs, run) group by sha256"
         for event in EVENT_TABLES
     )
-    return reader.of_runs(unfinished.runs).rows(
+    return reader.of_runs(runs).rows(
         f"""
         with brought as ({brought}),
         rejected as (
@@ -51,7 +52,7 @@ def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
         where outcome = 'ingested' and list_contains($files, sha256)
         order by all
         """,
-        runs=sorted({file["run"] for file in files}),
+        runs=runs,
         files=[file["sha256"] for file in files],
     )
 
