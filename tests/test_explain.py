@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import io
+import json
 import tempfile
 from collections import defaultdict
 from decimal import Decimal
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from gmv import explain, tables, tell
+from gmv.cli import app
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Window
@@ -20,6 +23,7 @@ from model_lake import ModelLake
 from pipeline import events
 from small_lake import at, day, rows_of, write
 from strategies import DAYS, event_arrivals
+from typer.testing import CliRunner
 
 LATER = day("2030-01-01")
 
@@ -233,3 +237,22 @@ def test_tables_fit_a_hundred_columns_and_end_in_the_same_sum(worked_example):
     (together,) = (line for line in lines if "together" in line)
     assert "-100.00" in together
     assert any("posted when d/purchase.csv arrived" in line for line in lines)
+
+
+def test_csv_and_json_are_exact_and_a_question_needs_one_subject(worked_example):
+    def told(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["explain", *arguments, "--lake", str(worked_example.lake)])
+        if result.exception:
+            raise result.exception
+        return result.output
+
+    as_csv = list(csv.DictReader(io.StringIO(told("2023-03-10", "--format", "csv"))))
+    assert tuple(as_csv[0]) == tell.EXPLAIN_COLUMNS
+    assert sum(Decimal(row["amount"]) for row in as_csv) == Decimal("0.00")
+    assert [row["amount"] for row in json.loads(told("2023-03-25", "--format", "json"))] == [
+        *("80.00", "-80.00", "80.00")
+    ]
+    assert told("--start-date", "2023-03-11", "--end-date", "2023-03-20").startswith("Nothing counts on")
+    for wrong in ([], ["2023-03-10", "--run", "run001"], ["--start-date", "2023-03-10"], ["10.03.2023"]):
+        with pytest.raises(UsageError):
+            told(*wrong)

@@ -299,12 +299,16 @@ def _of_place(
 
 def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Part]]:
     """The postings of some days, the greatest amount first within a batch, each with what is behind it."""
+    own = "\n".join(
+        f"own_{event.name} as materialized (select * from silver.{event.versions.name} "
+        "where purchase_id in (select purchase_id from posted)),"
+        for event in EVENT_TABLES
+    )
     events = "\nunion all by name\n".join(
         f"""
         select purchase_id, cast(transaction_datetime as date) as known_on, '{event.name}' as "table",
             transaction_datetime as "at", {", ".join(_TOLD_VALUES[event.name])}, file, run as brought_by
-        from silver.{event.versions.name}
-        where purchase_id in (select purchase_id from posted)
+        from own_{event.name}
         qualify row_number() over (
             partition by purchase_id, cast(transaction_datetime as date)
             order by {", ".join(f"{name} desc nulls last" for name in event.precedence)}
@@ -313,9 +317,7 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         for event in EVENT_TABLES
     )
     brought = "\nunion all\n".join(
-        f"select purchase_id, file, run from silver.{event.versions.name} "
-        "where purchase_id in (select purchase_id from posted)"
-        for event in EVENT_TABLES
+        f"select purchase_id, file, run from own_{event.name}" for event in EVENT_TABLES
     )
     behind = " ".join(f"when '{reason}' then '{event.name}'" for reason, event in _BEHIND.items())
     rows = reader.rows(
@@ -324,6 +326,7 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
             select *, case reason {behind} end as behind
             from gold.gmv_ledger where list_contains($days, transaction_date)
         ),
+        {own}
         -- A ledger step notes the bronze runs that it has taken in, after it has posted.
         noted as (select distinct recorded_at from monitoring.progress where step = 'ledger'),
         taken as (

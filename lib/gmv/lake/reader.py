@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import duckdb
 import pandas as pd
@@ -38,6 +39,12 @@ class Damaged(GmvError):
         if table.layer not in ("silver", "gold"):
             remedy = "bring it back from a backup"
         super().__init__(f"{table.path} can't be read: {problem} Nothing was changed; {remedy}.")
+
+
+def data_files(delta: DeltaTable) -> list[str]:
+    """Where the table's parquet files are: paths of a folder, URIs of an object store."""
+    # delta-rs writes a folder's path as a URI would be, a space as %20.
+    return [unquote(file) if file.startswith("/") else file for file in delta.file_uris()]
 
 
 class Reader:
@@ -116,7 +123,7 @@ class Reader:
         return self.versions[table.path]
 
     def _files(self, delta: DeltaTable, table: Table) -> list[str]:
-        files = delta.file_uris()
+        files = data_files(delta)
         if not self._of_runs or "run" not in table.column_names:
             return files
         actions = pa.table(delta.get_add_actions(flatten=True)).to_pydict()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from deltalake import DeltaTable
 
 from gmv.errors import GmvError
 from gmv.lake import location, lock
+from gmv.lake.reader import data_files
 from gmv.tables import TABLES
 
 
@@ -41,7 +41,6 @@ def copy(lake: Path, to: Path) -> None:
 
 def _copy_table(table: Path, to: Path) -> None:
     shutil.copytree(table / "_delta_log", to / "_delta_log")
-    for uri in DeltaTable(to).file_uris():
-        copied = Path(unquote(urlparse(uri).path)) if uri.startswith("file:") else Path(uri)
+    for copied in map(Path, data_files(DeltaTable(to))):
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.symlink_to(table.absolute() / copied.relative_to(to))
