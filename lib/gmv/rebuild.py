@@ -23,7 +23,7 @@ from gmv import ledger, monitoring, progress, publication, retraction, silver
 from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.lake.lake import Lake, Touched, at_the_same_time, in_force
-from gmv.lake.reader import Reader
+from gmv.lake.reader import Damaged, Reader
 from gmv.progress import Unfinished
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, EVENT_TABLES, GMV_LEDGER, QUARANTINE, Table
 
@@ -205,9 +205,9 @@ def _problem(lake_path: Path, table: Table) -> str | None:
     if not DeltaTable.is_deltatable(str(lake_path / table.path)):
         return MISSING
     try:
-        Reader(lake_path).rows(f"select max(columns(*)) from {table.layer}.{table.name}")
-    except Exception as error:
-        return f"it could not be read ({str(error).strip().splitlines()[0][:200]})"
+        Reader(lake_path).check(table)
+    except Damaged as damaged:
+        return damaged.problem
     return None
 
 

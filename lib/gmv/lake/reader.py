@@ -35,6 +35,7 @@ class Damaged(GmvError):
     """A table whose bytes can't be read: which one, what is wrong, and what brings it back."""
 
     def __init__(self, table: Table, problem: str) -> None:
+        self.problem = problem
         remedy = "`gmv rebuild` makes it anew from bronze"
         if table.layer not in ("silver", "gold"):
             remedy = "bring it back from a backup"
