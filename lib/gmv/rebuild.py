@@ -14,6 +14,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pyspark.sql import DataFrame
@@ -23,7 +24,7 @@ from gmv import ledger, monitoring, progress, publication, retraction, silver
 from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.lake.lake import Lake, Touched, at_the_same_time, in_force
-from gmv.lake.reader import Damaged, Reader
+from gmv.lake.reader import Damaged, Reader, data_files
 from gmv.progress import Unfinished
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, EVENT_TABLES, GMV_LEDGER, QUARANTINE, Table
 
@@ -208,6 +209,8 @@ def _problem(lake_path: Path, table: Table) -> str | None:
         Reader(lake_path).check(table)
     except Damaged as damaged:
         return damaged.problem
+    except duckdb.Error as error:  # a file that is gone is missed before its values are read
+        return str(error).strip().splitlines()[0][:200]
     return None
 
 
@@ -219,11 +222,11 @@ def _repair(lake_path: Path, table: Table, run: str) -> list[str]:
     if _set_aside_unless_open(lake_path, table, run):
         return [f"{table.path} could not be opened and was set aside in {DAMAGED}/{run}"]
     reader, unreadable = Reader(lake_path), []
-    for uri in DeltaTable(str(lake_path / table.path)).file_uris():
-        file = Path(uri.removeprefix("file://"))
+    for uri in data_files(DeltaTable(str(lake_path / table.path))):
+        file = Path(uri)
         try:
             reader.connection.execute("select max(columns(*)) from read_parquet($1)", [uri]).fetchall()
-        except Exception:
+        except duckdb.Error:
             unreadable.append(file.name)
             if not location.is_remote(uri) and file.exists():
                 _move(file, lake_path / DAMAGED / run / table.path / file.name)
