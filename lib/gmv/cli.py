@@ -54,6 +54,13 @@ class Format(StrEnum):
     json = "json"
 
 
+class ExportFormat(StrEnum):
+    """How numbers are exported."""
+
+    parquet = "parquet"
+    csv = "csv"
+
+
 @app.callback()
 def _common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")] = False,
@@ -351,11 +358,41 @@ def maintain(lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
     _print_rows(columns, done, Format.table, "maintained: no row has changed")
 
 
+@app.command(
+    epilog="Examples:\n\n  gmv export --to s3://acme-gmv-analytics/export/daily_gmv\n\n"
+    "  gmv export --to ~/finance --format csv --start-date 2023-02-01 --end-date 2023-02-28"
+)
+def export(
+    to: Annotated[Path, typer.Option("--to", help="Folder for the files, or s3://bucket/prefix.")],
+    start_date: StartOption = "",
+    end_date: EndOption = "",
+    output: Annotated[
+        ExportFormat, typer.Option("--format", help="A parquet file per day, or one csv.")
+    ] = ExportFormat.parquet,
+    lake: LakeOption = None,
+) -> None:
+    """Write the published numbers as plain files, each whole or not at all, with a manifest."""
+    from gmv import export as exporting
+    from gmv.lake.location import location
+    from gmv.lake.reader import Reader
+    from gmv.notebook import parse_date
+    from gmv.publication import Window
+
+    window = Window(parse_date("--start-date", start_date), parse_date("--end-date", end_date))
+    done = exporting.FORMATS[output](Reader(_folder("lake", lake)), location(to), window)
+    what = "day(s)" if output is ExportFormat.parquet else "file(s)"
+    print(
+        f"{len(done.written)} {what} written, {len(done.unchanged)} unchanged, {len(done.removed)} removed: "
+        f"{location(to) / exporting.MANIFEST}"
+    )
+
+
 @app.command(epilog="Example:\n\n  gmv doctor")
 def doctor(
     fix: Annotated[
         bool, typer.Option("--fix", help="Fetch Delta's jars and prepare fast starts, where missing.")
     ] = False,
+    fix_s3: Annotated[bool, typer.Option("--fix-s3", help="Fetch Spark's jars for S3 too.")] = False,
     lake: LakeOption = None,
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
@@ -364,10 +401,12 @@ def doctor(
     from gmv import doctor as doctoring
     from gmv.lake import spark
 
-    if fix:
+    if fix or fix_s3:
         from gmv.run import warmup
 
         spark.fetch_jars()
+        if fix_s3:
+            spark.fetch_s3_jars()
         warmup.keep_classes_ready()
     findings = doctoring.examine(
         _folder("lake", lake), _folder("landing", landing), _folder("runs_dir", runs_dir)

@@ -29,6 +29,7 @@ LOG = "spark.log"
 """Name of a server's log in its run's folder."""
 JOB_STARTED = "INFO DAGScheduler: Got "
 """What the log says when a Spark job starts (see log4j2.xml)."""
+S3_JARS = JARS.with_name("s3-hadoop-3.5.0")
 _HERE = Path(__file__).parent
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 
@@ -84,17 +85,17 @@ def java_version(program: Path) -> int:
 
 
 def jars() -> list[Path]:
-    """Delta's jars, as `fetch_jars` left them.
+    """Delta's jars, as `fetch_jars` left them, and those for S3 where `fetch_s3_jars` left some.
 
     Raises:
-        GmvError: when they were not fetched.
+        GmvError: when Delta's were not fetched.
     """
     found = sorted(JARS.glob("*.jar"))
     if not found:
         raise GmvError(
             "Delta's jars are missing. Fetch them once, with a network: make setup (or: gmv doctor --fix)."
         )
-    return found
+    return found + sorted(S3_JARS.glob("*.jar"))
 
 
 def fetch_jars() -> list[Path]:
@@ -103,18 +104,33 @@ def fetch_jars() -> list[Path]:
     Raises:
         GmvError: when a jar can't be had.
     """
-    if list(JARS.glob("*.jar")):
-        return jars()
+    _fetch("delta-jars.xml", JARS)
+    return jars()
+
+
+def fetch_s3_jars() -> list[Path]:
+    """Fetch the jars that Spark needs for a lake in S3, as `fetch_jars` does.
+
+    Raises:
+        GmvError: when a jar can't be had.
+    """
+    _fetch("s3-jars.xml", S3_JARS)
+    return sorted(S3_JARS.glob("*.jar"))
+
+
+def _fetch(descriptor: str, target: Path) -> None:
+    if list(target.glob("*.jar")):
+        return
     ivy = next((_pyspark_home() / "jars").glob("ivy-*.jar"))
-    JARS.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=JARS.parent) as folder:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         told = subprocess.run(
             [
                 str(java()),
                 "-jar",
                 str(ivy),
                 "-ivy",
-                str(_HERE / "delta-jars.xml"),
+                str(_HERE / descriptor),
                 "-types",
                 "jar",
                 "-retrieve",
@@ -127,9 +143,10 @@ def fetch_jars() -> list[Path]:
         )
         if told.returncode != 0:
             last_lines = "\n".join(told.stdout.strip().splitlines()[-15:])
-            raise GmvError(f"Delta's jars could not be fetched; is there a network?\n{last_lines}")
-        Path(folder, "jars").rename(JARS)
-    return jars()
+            raise GmvError(
+                f"The jars of {descriptor} could not be fetched; is there a network?\n{last_lines}"
+            )
+        Path(folder, "jars").rename(target)
 
 
 def class_archive(program: Path) -> Path:
@@ -260,6 +277,8 @@ class SparkServer:
             # A merge writes in the order of ids; cut into files, its next look-ups skip most of them.
             "spark.sql.files.maxRecordsPerFile": 250_000,
         }
+        if list(S3_JARS.glob("*.jar")):
+            confs |= _for_s3(self._scratch.name)
         if small:
             # For a few thousand rows, compiling each query and re-planning its stages takes longer than it saves.
             confs |= {
@@ -291,6 +310,24 @@ class SparkServer:
             *(part for name, value in confs.items() for part in ("--conf", f"{name}={value}")),
             "spark-internal",
         ]
+
+
+def _for_s3(scratch: str) -> dict[str, object]:
+    """How Spark reaches S3: by AWS's standard chain, at the endpoint that AWS_ENDPOINT_URL names."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    confs: dict[str, object] = {
+        # One spelling for all engines: s3://.
+        "fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "fs.s3a.aws.credentials.provider": "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",
+        "fs.s3a.buffer.dir": scratch,
+        # No request may outlive the lease of a run that ended.
+        "fs.s3a.connection.request.timeout": f"{max(1, min(60, settings().lease_seconds // 4))}s",
+    }
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        confs["fs.s3a.endpoint.region"] = region
+    if endpoint:
+        confs |= {"fs.s3a.endpoint": endpoint, "fs.s3a.path.style.access": "true"}
+    return {f"spark.hadoop.{name}": value for name, value in confs.items()}
 
 
 def connect():

@@ -1,0 +1,145 @@
+"""`gmv export`: the published numbers as plain files, for engines without Delta and for people's inboxes.
+
+Parquet goes into one file per day, in folders that Hive-style readers take for a partition
+(`transaction_date=2023-02-08/daily_gmv.parquet`). A day is replaced by one rename, or one PUT, so a reader
+sees its old rows or its new ones. `_manifest.json` comes last and names every day's file, rows, sum and hash;
+a day that it already names with the same hash is not written again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from gmv import show
+from gmv.lake import location, records
+from gmv.lake.reader import Reader
+from gmv.publication import Window
+from gmv.tables import DAILY_GMV
+
+MANIFEST = "_manifest.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export did: days (or files) written, left as they were, and removed since they have no rows."""
+
+    written: list[str]
+    unchanged: list[str]
+    removed: list[str]
+
+
+def parquet(reader: Reader, target: Path, window: Window) -> Exported:
+    """Write daily_gmv as one parquet file per day, below `target`.
+
+    Args:
+        reader: the lake; one version of daily_gmv is read.
+        target: a folder, made if it is missing, or a place in S3.
+        window: the days to bring up to date; without one, all. Other days stay as they were exported.
+
+    Returns:
+        The days, as YYYY-MM-DD.
+    """
+    schema = records.arrow_schema(DAILY_GMV)
+    schema = schema.remove(schema.get_field_index("transaction_date"))
+    before = _manifest(target).get("days", {})
+    days = {day: facts for day, facts in before.items() if dt.date.fromisoformat(day) not in window}
+    done = Exported([], [], [])
+    for day, rows in _by_day(reader, window).items():
+        content = io.BytesIO()
+        pa.parquet.write_table(pa.Table.from_pylist(rows, schema), content, compression="snappy")
+        facts = _facts(f"transaction_date={day}/daily_gmv.parquet", content.getvalue(), rows)
+        days[day] = facts
+        if facts == before.get(day) and (target / facts["file"]).exists():
+            done.unchanged.append(day)
+        else:
+            _replace(target, facts["file"], content.getvalue())
+            done.written.append(day)
+    for day in sorted(before.keys() - days.keys()):
+        _remove(target / before[day]["file"])
+        done.removed.append(day)
+    _write_manifest(target, reader, days)
+    return done
+
+
+def csv(reader: Reader, target: Path, window: Window) -> Exported:
+    """Write daily_gmv as one CSV file below `target`, with a manifest beside it.
+
+    Returns:
+        The file's name: `daily_gmv.csv`, or with the window's days `daily_gmv_2023-02-01_2023-02-28.csv`.
+    """
+    of_window = f"_{window.start_date}_{window.end_date}" if window.start_date else ""
+    name = f"daily_gmv{of_window}.csv"
+    rows = show.rows(reader, DAILY_GMV, window.start_date, window.end_date)
+    content = show.as_csv(DAILY_GMV.column_names, rows).encode()
+    files = _manifest(target).get("files", {})
+    facts = _facts(name, content, rows)
+    is_same = facts == files.get(name) and (target / name).exists()
+    if not is_same:
+        _replace(target, name, content)
+    _write_manifest(target, reader, {**files, name: facts}, what="files")
+    return Exported([] if is_same else [name], [name] if is_same else [], [])
+
+
+def _by_day(reader: Reader, window: Window) -> dict[str, list[dict[str, Any]]]:
+    of_days = defaultdict(list)
+    for row in show.rows(reader, DAILY_GMV, window.start_date, window.end_date):
+        of_days[row["transaction_date"].isoformat()].append(row)
+    return of_days
+
+
+def _facts(file: str, content: bytes, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "file": file,
+        "rows": len(rows),
+        "gmv": str(sum((row["gmv"] for row in rows), Decimal("0.00"))),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def _manifest(target: Path) -> dict[str, Any]:
+    manifest = target / MANIFEST
+    return json.loads(manifest.read_text()) if manifest.exists() else {}
+
+
+def _write_manifest(target: Path, reader: Reader, entries: dict[str, Any], what: str = "days") -> None:
+    told = {
+        **_manifest(target),
+        "table": DAILY_GMV.path,
+        "version": reader.version(DAILY_GMV),
+        "exported_at": records.now().isoformat(timespec="seconds"),
+        what: dict(sorted(entries.items())),
+    }
+    _replace(target, MANIFEST, (json.dumps(told, indent=2) + "\n").encode())
+
+
+def _replace(target: Path, name: str, content: bytes) -> None:
+    """Put a file where readers see the old or the new one, never a part."""
+    file = target / name
+    if location.is_remote(target):
+        location.filesystem().pipe_file(str(file), content)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
+
+
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    if not location.is_remote(file):
+        file.parent.rmdir()
+
+
+FORMATS: dict[str, Callable[[Reader, Path, Window], Exported]] = {"parquet": parquet, "csv": csv}

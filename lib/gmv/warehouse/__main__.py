@@ -1,0 +1,3 @@
+from gmv import warehouse
+
+warehouse.write()

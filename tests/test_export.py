@@ -1,0 +1,119 @@
+"""`gmv export`: plain files of the published numbers, each whole or not at all, to the cent."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+
+import duckdb
+import pandas as pd
+import polars
+import pytest
+import small_lake
+from gmv import export, tables
+from gmv.lake import records
+from gmv.lake.reader import Reader
+from gmv.publication import Window
+
+PUBLISHED = [
+    (dt.date(2023, 2, 8), "internacional", Decimal("554.50")),
+    (dt.date(2023, 2, 18), "nacional", Decimal("778.55")),
+    (dt.date(2023, 2, 23), "internacional", Decimal("505.50")),
+]
+
+
+@pytest.fixture
+def lake(tmp_path):
+    small_lake.write_sample(tmp_path / "lake")
+    return tmp_path / "lake"
+
+
+def _exported(folder) -> list[tuple]:
+    return duckdb.sql(
+        f"select transaction_date, subsidiary, gmv from read_parquet('{folder}/*/*.parquet', "
+        "hive_partitioning = true, hive_types = {'transaction_date': date}) order by all"
+    ).fetchall()
+
+
+def test_days_lie_in_partitions_that_other_engines_read(lake, tmp_path):
+    done = export.parquet(Reader(lake), tmp_path / "out", Window())
+    assert done.written == ["2023-02-08", "2023-02-18", "2023-02-23"]
+    assert _exported(tmp_path / "out") == PUBLISHED
+    of_polars = polars.read_parquet(tmp_path / "out", hive_partitioning=True, glob=True)
+    assert of_polars["gmv"].to_list() == [gmv for _, _, gmv in PUBLISHED]
+    of_pandas = pd.read_parquet(tmp_path / "out", dtype_backend="pyarrow")
+    assert of_pandas["gmv"].sum() == Decimal("1838.55")
+
+
+def test_a_second_export_writes_what_changed_and_removes_what_is_gone(lake, tmp_path):
+    out = tmp_path / "out"
+    export.parquet(Reader(lake), out, Window())
+    day, gone = dt.date(2023, 2, 18), dt.date(2023, 2, 23)
+    changed = [{"transaction_date": day, "subsidiary": "nacional", "gmv": Decimal("778.56")}]
+    records.replace_days(lake, [day, gone], changed, {"run": "next"})
+    done = export.parquet(Reader(lake), out, Window())
+    assert (done.written, done.unchanged, done.removed) == (["2023-02-18"], ["2023-02-08"], ["2023-02-23"])
+    assert [gmv for _, _, gmv in _exported(out)] == [Decimal("554.50"), Decimal("778.56")]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "_manifest.json",
+        "transaction_date=2023-02-08",
+        "transaction_date=2023-02-18",
+    ]
+
+
+def test_a_window_leaves_other_days_as_they_were_exported(lake, tmp_path):
+    out = tmp_path / "out"
+    export.parquet(Reader(lake), out, Window())
+    days = [dt.date(2023, 2, 8), dt.date(2023, 2, 18)]
+    records.replace_days(lake, days, [], {"run": "next"})
+    done = export.parquet(Reader(lake), out, Window(days[0], days[0]))
+    assert (done.written, done.removed) == ([], ["2023-02-08"])
+    assert [day for day, _, _ in _exported(out)] == [day for day, _, _ in PUBLISHED[1:]]
+
+
+def test_the_manifest_names_each_day_with_its_rows_sum_and_hash(lake, tmp_path):
+    export.parquet(Reader(lake), tmp_path, Window())
+    told = json.loads((tmp_path / "_manifest.json").read_text())
+    assert (told["table"], told["version"]) == ("gold/daily_gmv", 0)
+    facts = told["days"]["2023-02-18"]
+    assert (facts["rows"], facts["gmv"]) == (1, "778.55")
+    assert len(facts["sha256"]) == 64 and (tmp_path / facts["file"]).is_file()
+
+
+def test_a_day_whose_file_was_deleted_is_written_again(lake, tmp_path):
+    export.parquet(Reader(lake), tmp_path, Window())
+    (tmp_path / "transaction_date=2023-02-18" / "daily_gmv.parquet").unlink()
+    assert export.parquet(Reader(lake), tmp_path, Window()).written == ["2023-02-18"]
+
+
+def test_csv_for_finance_is_exact(lake, tmp_path):
+    window = Window(dt.date(2023, 2, 10), dt.date(2023, 2, 28))
+    done = export.csv(Reader(lake), tmp_path, window)
+    assert done.written == ["daily_gmv_2023-02-10_2023-02-28.csv"]
+    assert (tmp_path / done.written[0]).read_text() == (
+        "transaction_date,subsidiary,gmv\n2023-02-18,nacional,778.55\n2023-02-23,internacional,505.50\n"
+    )
+    assert export.csv(Reader(lake), tmp_path, window).unchanged == done.written
+
+
+def test_an_export_to_s3_is_the_same(lake, store):
+    from gmv.lake import location
+
+    target = location.location(f"s3://{store.make_bucket('finance')}/export")
+    assert len(export.parquet(Reader(lake), target, Window()).written) == 3
+    connection = duckdb.connect()
+    connection.register_filesystem(location.filesystem())
+    listed = [f"s3://finance/export/{found.path}" for found in location.objects(target)]
+    parquet = [uri for uri in listed if uri.endswith(".parquet")]
+    rows = connection.execute(
+        "select transaction_date, subsidiary, gmv from read_parquet($files, hive_partitioning = true, "
+        "hive_types = {'transaction_date': date}) order by all",
+        {"files": parquet},
+    ).fetchall()
+    assert rows == PUBLISHED
+    records.replace_days(lake, [dt.date(2023, 2, 23)], [], {"run": "next"})
+    assert export.parquet(Reader(lake), target, Window()).removed == ["2023-02-23"]
+
+
+assert tables.DAILY_GMV.partition_by == ("transaction_date",)  # what the folders are named after
