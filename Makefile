@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 ORCHESTRATORS := airflow dagster prefect
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make the environment: packages at their locked versions, and Delta's jars
 
@@ -82,8 +82,33 @@ bench-full: $(READY) ## The same with up to 20 million purchases (hours, 40 GB o
 identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
 	@$(BIN)/python benchmarks/identities.py --purchases 200000 --increments 3 --per-day 2000
 
+setup-s3: $(VENV)/.ready-s3 ## Add what a lake in S3 needs: packages, and Spark's jars for S3
+
+$(VENV)/.ready-s3: $(READY) requirements-s3.lock lib/gmv/lake/s3-jars.xml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-s3.lock
+	@$(BIN)/gmv doctor --fix-s3 --lake $(VENV)/no-lake > $(VENV)/doctor.txt || { cat $(VENV)/doctor.txt; exit 1; }
+	@touch $@
+
+gateway: $(BIN)/versitygw ## Build the S3 server that the tests use (needs Go)
+
+$(BIN)/versitygw: | $(READY)
+	@command -v go >/dev/null || { echo "Go is missing, so the S3 server for tests can't be built: see https://go.dev/doc/install."; exit 1; }
+	@GOBIN=$(abspath $(BIN)) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+
+s3-test: setup-s3 gateway ## Run the pipeline on a real S3 server: sample, correction, two writers, a server that goes away
+	@GMV_CLOUD_TESTS=s3 $(BIN)/python -m pytest tests/test_s3.py tests/test_s3_runs.py
+
+cluster-test: setup-s3 gateway ## Run the pipeline on a Spark cluster of a master and two workers, its lake in S3
+	@GMV_CLOUD_TESTS=cluster $(BIN)/python -m pytest tests/test_cluster.py
+
+sql: $(READY) ## Generate the analysts' SQL in sql/ anew
+	@$(BIN)/python -m gmv.warehouse
+
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+	@cp requirements.lock requirements-s3.lock  # the same versions, but where S3's packages need others
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev --extra s3 \
+	  pyproject.toml -o requirements-s3.lock
 	@for name in $(ORCHESTRATORS); do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header orchestration/$$name/requirements.in -o orchestration/$$name/requirements.txt; done
 

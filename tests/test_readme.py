@@ -24,7 +24,7 @@ from gmv.tables import TABLES, Table
 README = PROJECT / "README.md"
 PAGES = [README, *sorted((PROJECT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
-TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
 SECONDS = 400
 
 
@@ -74,7 +74,7 @@ def unknown_names(text: str) -> list[str]:
             if f"{layer}/{name}" not in tables
         ]
         unknown += [
-            f"make {target}" for target in re.findall(r"\bmake ([a-z-]+)", code) if target not in TARGETS
+            f"make {target}" for target in re.findall(r"\bmake ([a-z0-9-]+)", code) if target not in TARGETS
         ]
         for name, rest in re.findall(r"\bgmv (?:--debug )?([a-z]+)([^&|]*)", code):
             if name not in COMMANDS:

@@ -120,9 +120,9 @@ def test_what_an_engine_is_told_of_a_table_is_what_tables_py_declares(engine):
 
 
 @pytest.mark.parametrize("engine", warehouse.ENGINES, ids=lambda engine: engine.name)
-def test_only_known_statements_escape_the_parser(engine, caplog):
+def test_only_known_statements_escape_the_parser(engine):
     escaped = [
-        statement.sql(dialect=engine.dialect).lower()
+        f"{statement.this} {str(statement.expression).strip()}".lower()
         for statement in sqlglot.parse(FILES[f"{engine.name}/tables.sql"], read=engine.dialect)
         if isinstance(statement, exp.Command)
     ]

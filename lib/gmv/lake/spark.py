@@ -199,7 +199,7 @@ class SparkServer:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, _TOKEN: self.token, "SPARK_LOCAL_IP": "127.0.0.1"},
+                env={**os.environ, _TOKEN: self.token, "SPARK_LOCAL_IP": _own_address()},
                 pass_fds=[lock.fd] if lock else [],
                 start_new_session=True,
                 cwd=self._scratch.name,
@@ -255,8 +255,8 @@ class SparkServer:
         confs = {
             "spark.connect.grpc.binding.address": "127.0.0.1",
             "spark.connect.grpc.binding.port": self.port,
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": _own_address(),
+            "spark.driver.host": _own_address(),
             "spark.ui.enabled": "false",
             "spark.local.dir": self._scratch.name,
             "spark.sql.warehouse.dir": f"{self._scratch.name}/warehouse",
@@ -279,6 +279,8 @@ class SparkServer:
         }
         if list(S3_JARS.glob("*.jar")):
             confs |= _for_s3(self._scratch.name)
+        if chosen.spark_master:
+            confs |= _for_cluster()
         if small:
             # For a few thousand rows, compiling each query and re-planning its stages takes longer than it saves.
             confs |= {
@@ -306,7 +308,7 @@ class SparkServer:
             "--class",
             "org.apache.spark.sql.connect.service.SparkConnectServer",
             "--master",
-            f"local[{chosen.spark_cores}]",
+            chosen.spark_master or f"local[{chosen.spark_cores}]",
             *(part for name, value in confs.items() for part in ("--conf", f"{name}={value}")),
             "spark-internal",
         ]
@@ -328,6 +330,22 @@ def _for_s3(scratch: str) -> dict[str, object]:
     if endpoint:
         confs |= {"fs.s3a.endpoint": endpoint, "fs.s3a.path.style.access": "true"}
     return {f"spark.hadoop.{name}": value for name, value in confs.items()}
+
+
+def _for_cluster() -> dict[str, object]:
+    """What the workers of GMV_SPARK_MASTER need of this driver."""
+    return {
+        "spark.jars": ",".join(map(str, jars())),
+        # As many losses of a worker as a run may meet before it gives up.
+        "spark.task.maxFailures": 8,
+        "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
+    }
+
+
+def _own_address() -> str:
+    """Where workers reach the driver: SPARK_LOCAL_IP, which only a cluster elsewhere needs."""
+    is_elsewhere = settings().spark_master and "SPARK_LOCAL_IP" in os.environ
+    return os.environ["SPARK_LOCAL_IP"] if is_elsewhere else "127.0.0.1"
 
 
 def connect():
