@@ -44,8 +44,8 @@ class Settings(BaseSettings):
     spark_cores: int = Field(
         default_factory=lambda: os.cpu_count() or 2, ge=1, description="Cores that the Spark server uses"
     )
-    spark_master: str = Field(
-        "", description="Spark master of a cluster, spark://host:port; empty: this machine alone"
+    spark_master: str | None = Field(
+        None, description="Spark master of a cluster, spark://host:port; none: this machine alone"
     )
     spark_start_seconds: int = Field(120, ge=1, description="How long the Spark server may take to start")
     kernel_start_seconds: int = Field(120, ge=1, description="How long a notebook's kernel may take to start")

@@ -1,0 +1,54 @@
+"""The infrastructure sketch: it parses, and its roles may do what docs/cloud.md says and no more."""
+
+from __future__ import annotations
+
+import hcl2
+import pytest
+from gmv.settings import PROJECT
+
+TEXT = (PROJECT / "terraform" / "main.tf").read_text()
+
+
+def _statements(policy: str) -> dict[str, list[str]]:
+    """The actions of each statement of a policy, by its name."""
+    for document in hcl2.loads(TEXT)["data"]:
+        for kind, by_name in document.items():
+            if kind.strip('"') == "aws_iam_policy_document":
+                for name, body in by_name.items():
+                    if name.strip('"') == policy:
+                        return {
+                            statement["sid"].strip('"'): [
+                                action.strip('"') for action in statement["actions"]
+                            ]
+                            for statement in body["statement"]
+                        }
+    raise AssertionError(policy)
+
+
+def test_the_pipeline_reads_landing_and_can_not_change_it():
+    may = _statements("pipeline")
+    assert may["ReadLanding"] == ["s3:GetObject"]
+    assert "s3:PutObject" in may["WriteLakeRunsAndExport"]
+    assert set(may) == {"ListBuckets", "ReadLanding", "WriteLakeRunsAndExport"}
+    written = TEXT.partition("written  = [")[2].partition("]")[0]
+    assert "landing" not in written and "raw/lake" in written
+
+
+def test_a_reader_only_reads_and_nothing_of_raw():
+    may = _statements("reader")
+    assert {action for actions in may.values() for action in actions} == {
+        "s3:GetObject",
+        "s3:ListBucket",
+        "s3:GetBucketLocation",
+    }
+    assert "raw" not in TEXT.partition("read     = [")[2].partition("]")[0]
+
+
+def test_no_action_is_a_wildcard():
+    for policy in ("pipeline", "reader"):
+        assert not [one for actions in _statements(policy).values() for one in actions if "*" in one]
+
+
+def test_a_file_that_does_not_parse_is_noticed():
+    with pytest.raises(Exception, match="Unexpected"):
+        hcl2.loads(TEXT + "\nresource {")
