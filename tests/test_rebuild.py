@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import small_lake
 from deltalake import DeltaTable
 from gmv import notebook, progress, publication, rebuild, silver
 from gmv.errors import GmvError
 from gmv.lake.lake import Lake
+from gmv.lake.reader import Reader
 from gmv.rebuild import Rebuilt
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, GMV_LEDGER, PRODUCT_ITEM, PURCHASE, TABLES, Table
 from gmv.verify import verify
@@ -217,3 +219,48 @@ def change(lake: TestLake, table: Table, assignment: str, where: str) -> None:
     column, value = assignment.split(" = ", 1)
     changed = DeltaTable(lake.path / table.path).update(updates={column: value}, predicate=where)
     assert changed["num_updated_rows"] == 1
+
+
+# --- Damage of gold alone, without Spark -----------------------------------------------------------------------
+
+
+def lose_a_file(table: Path) -> None:
+    a_file_of(table).unlink()
+
+
+def cut_a_file_short(table: Path) -> None:
+    a_file_of(table).write_bytes(b"PAR1 nothing PAR1")
+
+
+def lose_the_log(table: Path) -> None:
+    shutil.rmtree(table / "_delta_log")
+
+
+def scribble_over_the_log(table: Path) -> None:
+    for commit in (table / "_delta_log").glob("*.json"):
+        commit.write_text("{ this is no commit")
+
+
+@pytest.mark.parametrize(
+    "harm", [shutil.rmtree, lose_a_file, cut_a_file_short, lose_the_log, scribble_over_the_log]
+)
+def test_daily_gmv_is_restored_to_what_was_published(tmp_path, harm):
+    lake = tmp_path / "a lake"
+    small_lake.write_sample(lake)
+    published = publication.published(Reader(lake))
+    harm(lake / DAILY_GMV.path)
+    (said,) = rebuild._restore_daily_gmv(lake, "r1", is_history_whole=True)
+    assert said.startswith("gold/daily_gmv was restored to what its history says was published, 3 rows: ")
+    assert publication.published(Reader(lake)) == published
+    assert rebuild._restore_daily_gmv(lake, "r1", is_history_whole=True) == []
+
+
+@pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, scribble_over_the_log])
+def test_a_ledger_that_lost_a_file_can_be_read_and_added_to(tmp_path, harm):
+    small_lake.write_sample(tmp_path)
+    harm(tmp_path / GMV_LEDGER.path)
+    assert len(rebuild._repair(tmp_path, GMV_LEDGER, "r1")) == 1
+    assert Reader(tmp_path).rows("select count(*) as n from gold.gmv_ledger") == [{"n": 0}]
+    small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": 2}])
+    assert rebuild._repair(tmp_path, GMV_LEDGER, "r1") == []
+    assert Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger") == [{"ledger_seq": 2}]

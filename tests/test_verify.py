@@ -865,6 +865,15 @@ def test_command_ends_with_1_and_names_table_purchase_and_cents(tmp_path):
     assert "Traceback" not in found.stderr
 
 
+def test_command_names_a_table_that_can_not_be_read(tmp_path):
+    verified(tmp_path, rows_of_lake(files_of(EVENTS)))
+    for file in (tmp_path / "lake" / PRODUCT_ITEM.versions.path).glob("*.parquet"):
+        file.write_bytes(file.read_bytes()[:-50])
+    found = gmv_verify(tmp_path)
+    assert found.returncode == 1
+    assert "silver/product_item_versions can't be read" in found.stderr and "gmv rebuild" in found.stderr
+
+
 def test_command_waits_for_nobody_and_needs_a_lake(tmp_path):
     nothing = gmv_verify(tmp_path)
     assert (nothing.returncode, "There is no lake" in nothing.stderr) == (2, True)

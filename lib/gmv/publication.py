@@ -225,11 +225,12 @@ def restore_published(lake_path: Path) -> int:
         {"transaction_date": day, "subsidiary": subsidiary, "gmv": gmv}
         for (day, subsidiary), gmv in sorted(numbers_then.items())
     ]
-    (marks,) = reader.rows(
+    marks = reader.rows(
         "select run, ledger_seq, published_at from gold.daily_gmv_history "
         "order by published_at desc, ledger_seq desc limit 1"
     )
-    records.replace_all_days(lake_path, rows, {**marks, "published_at": marks["published_at"].isoformat()})
+    last = {**marks[0], "published_at": marks[0]["published_at"].isoformat()} if marks else None
+    records.replace_all_days(lake_path, rows, last)
     return len(rows)
 
 

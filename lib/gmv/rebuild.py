@@ -188,7 +188,7 @@ def _restore_daily_gmv(lake_path: Path, run: str, *, is_history_whole: bool) -> 
             publication.write_missing_history(lake_path, trust_published=not is_history_whole)
             return []
         except GmvError as error:
-            problem = str(error)
+            problem = str(error).split(" Nothing was changed")[0]
     if _problem(lake_path, DAILY_GMV_HISTORY) == MISSING:
         return []
     _set_aside_unless_open(lake_path, DAILY_GMV, run)

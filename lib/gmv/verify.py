@@ -12,6 +12,8 @@ import json
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import resources
@@ -115,7 +117,8 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
     started = time.monotonic()
     versions = pin(reader)
     unfinished = [run for step in progress.STEPS for run in progress.unfinished(reader, step).runs]
-    with reader.connection.cursor() as session:  # its temporary tables end with it
+    # The session's temporary tables end with it.
+    with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
         _prepare(session, _WHOLE_LAKE, {"today": today})
         _execute(session, "verify_events.sql")
         _execute(session, "verify_numbers.sql")
@@ -150,7 +153,7 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
     versions = pin(reader)
     if unfinished.runs:
         wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
-        with reader.connection.cursor() as session:
+        with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
             _prepare(session, _OWN_FILES, wanted)
             _execute(session, "verify_events.sql")
             session.execute(_OWN_VERSIONS)
@@ -173,6 +176,17 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
 def keep(certificate: Certificate, folder: Path) -> None:
     """Leave a certificate in the folder of its run."""
     folder.joinpath(CERTIFICATE).write_text(json.dumps(certificate.as_dict(), indent=2) + "\n")
+
+
+@contextmanager
+def _naming_what_is_damaged(reader: Reader) -> Iterator[None]:
+    """Let an error of a table that can't be read name that table."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException):
+        for table in _COMPARED_TABLES:
+            reader.check(table)
+        raise
 
 
 def pin(reader: Reader) -> dict[str, int | None]:

@@ -107,7 +107,9 @@ def replace_days(
         )
 
 
-def replace_all_days(lake: Path, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]) -> None:
+def replace_all_days(
+    lake: Path, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any] | None
+) -> None:
     """Let these rows be all of gold/daily_gmv, in one commit, whatever it holds."""
     columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
     path = _made_daily_gmv(lake)
