@@ -172,6 +172,7 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
         "path outcome reason run",
         ("bad.csv", "ingested", None, "run1"),
         ("bad.csv", "retracted", "a test that went to production", "out1"),
+        ("another.csv", "retracted", "a test that went to production", "out1"),
     )
     write(tmp_path, tables.FILES, files)
     record = rows_of(

@@ -371,6 +371,9 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     gone = _events_out_of_force(reader, [row for row in rows if row["table"] is None])
     for row in rows:
         event = _event(row) or gone.get((row["purchase_id"], row["known_on"], row["behind"]))
+        arrived = row["arrived"] or ()
+        if event and (not arrived or event.file in arrived):
+            arrived = [event.file]
         yield (
             (row["transaction_date"], row["subsidiary"]),
             Part(
@@ -384,7 +387,7 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
                 row["run"],
                 row["recorded_at"],
                 event,
-                row["arrived"] or ([event.file] if event else ()),
+                arrived if row["cause"] != "rule" else (),
                 row["because"],
             ),
         )
