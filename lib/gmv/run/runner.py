@@ -235,7 +235,8 @@ def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     record.start()
     with _ending(record, held):
         _execute(request, record, held, show, is_small=not is_big)
-    _maintain_if_due(request, record, show, is_big)
+    if not request.is_rehearsal:
+        _maintain_if_due(request, record, show, is_big)
     return record
 
 
