@@ -60,7 +60,8 @@ def plan(request: runner.Request, show: runner.Show) -> Plan:
             refused = str(error)
         reader = Reader(lake)
         (run,) = reader.rows(
-            "select run, as_of_date as today from monitoring.runs where event = 'started' and kind = 'run' order by \"at\" desc limit 1"
+            "select run, as_of_date as today from monitoring.runs "
+            "where event = 'started' and kind = 'run' order by \"at\" desc limit 1"
         )
         return Plan(
             refused,
