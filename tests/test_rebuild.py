@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from gmv import notebook, progress, publication, rebuild, silver
 from gmv.errors import GmvError
 from gmv.lake.lake import Lake
-from gmv.lake.reader import Reader
+from gmv.lake.reader import Reader, data_files
 from gmv.rebuild import Rebuilt
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, GMV_LEDGER, PRODUCT_ITEM, PURCHASE, TABLES, Table
 from gmv.verify import verify
@@ -182,7 +182,7 @@ def test_a_ledger_and_a_history_that_lost_files_go_on_without_their_past(used, s
 
 def a_file_of(folder: Path) -> Path:
     """A parquet file that the table needs."""
-    return Path(DeltaTable(folder).file_uris()[0].removeprefix("file://"))
+    return Path(data_files(DeltaTable(folder))[0])
 
 
 def test_a_killed_rebuild_is_done_again(used, spark, monkeypatch):
