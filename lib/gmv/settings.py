@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     timezone: str = Field("UTC", description="Whose current date is today, where --as-of-date is not given")
     closed_until: dt.date | None = Field(None, description="Books are closed up to this day, inclusive")
     spark_memory_mib: int = Field(
-        default_factory=_half_of_memory_up_to_4_gib, ge=512, description="Heap of the Spark server, in MiB"
+        default_factory=_half_of_memory_up_to_4_gib,
+        ge=512,
+        description="Heap of the Spark server, and memory of the second engine, in MiB",
     )
     spark_cores: int = Field(
         default_factory=lambda: os.cpu_count() or 2, ge=1, description="Cores that the Spark server uses"

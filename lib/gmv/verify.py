@@ -26,6 +26,7 @@ from gmv import progress
 from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
+from gmv.settings import settings
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, EVENT_TABLES, FILES, GMV_LEDGER, QUARANTINE, EventTable
 
 CERTIFICATE = "certificate.json"
@@ -195,7 +196,7 @@ def pin(reader: Reader) -> dict[str, int | None]:
 
 
 def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[str, object]) -> None:
-    _spill_outside_the_working_folder(session)
+    _bound_memory(session)
     named = ", ".join(f"${name} as {name}" for name in parameters)
     session.execute(f"create temp table parameters as select {named}", parameters)
     session.execute(script)
@@ -205,7 +206,9 @@ def _execute(session: duckdb.DuckDBPyConnection, script: str) -> None:
     session.execute((resources.files("gmv") / "sql" / script).read_text("utf-8"))
 
 
-def _spill_outside_the_working_folder(session: duckdb.DuckDBPyConnection) -> None:
+def _bound_memory(session: duckdb.DuckDBPyConnection) -> None:
+    """Take no more memory than Spark may, and spill to disk beyond that, outside of the working folder."""
+    session.execute(f"set memory_limit = '{settings().spark_memory_mib}MiB'")
     if session.execute("select current_setting('temp_directory')").fetchone() == (".tmp",):
         session.execute(f"set temp_directory = '{tempfile.gettempdir()}/gmv-verify-{uuid.uuid4().hex}'")
 
