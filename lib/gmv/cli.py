@@ -438,11 +438,26 @@ def main() -> None:
         if _State.debug:
             raise
         said = str(error).strip().splitlines()
+        if told := _explained_by_store(error):
+            print(f"gmv: {told}", file=sys.stderr)
+            sys.exit(1)
         print(
             f"gmv: {type(error).__name__}: {said[0] if said else ''} (gmv --debug … shows where)",
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def _explained_by_store(error: Exception) -> str:
+    """What an error of an object store means, where lake, landing or runs are in one; else nothing."""
+    from gmv.lake import location
+    from gmv.settings import settings
+
+    chosen = [*sys.argv, settings().lake, settings().landing, settings().runs_dir]
+    texts = [str(one).rpartition("=")[2] for one in chosen]
+    places = [str(location.location(text)) for text in texts if location.is_remote(text)]
+    told = location.explanation(location.chained(error)) if places else None
+    return f"{places[0]}: {told}" if told else ""
 
 
 def _request(

@@ -9,6 +9,7 @@ for longer than the lease and thaws, may finish one commit before it notices.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -45,11 +46,12 @@ class Lease:
         self._keeper.start()
 
     def release(self) -> None:
-        """Let go, so that the next holder need not wait."""
+        """Let go, so that the next holder need not wait; where the store is gone, the lease ends by itself."""
         self._ends.set()
         self._keeper.join()  # a renewal on its way changes the ETag
         if not self.loss:
-            _put(self._place, {**self._content, "released": True}, IfMatch=self._etag)
+            with contextlib.suppress(Exception):
+                _put(self._place, {**self._content, "released": True}, IfMatch=self._etag)
 
     def _keep(self) -> None:
         seconds = self._content["seconds"]

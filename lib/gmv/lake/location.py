@@ -173,14 +173,19 @@ def explained(place: object) -> Iterator[None]:
     except GmvError:
         raise
     except Exception as error:
-        causes, cause = [], cast(BaseException | None, error)
-        while cause:
-            causes.append(f"{type(cause).__name__}: {cause}")
-            cause = cause.__cause__ or cause.__context__
-        sentence = explanation("; ".join(causes))
+        sentence = explanation(chained(error))
         if sentence is None:
             raise
         raise GmvError(f"{place}: {sentence}") from error
+
+
+def chained(error: BaseException) -> str:
+    """An error's type and text, and those of its causes."""
+    told, cause = [], cast(BaseException | None, error)
+    while cause:
+        told.append(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__ or cause.__context__
+    return "; ".join(told)
 
 
 _EXPLANATIONS = (

@@ -16,6 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from gmv import errors
 from gmv.errors import GmvError
+from gmv.lake import location
 from gmv.lake.lock import Lock
 from gmv.lake.spark import SparkServer
 from gmv.settings import PROJECT, settings
@@ -84,6 +85,10 @@ def execute(
     except PapermillExecutionError as error:
         if error.ename in _BY_NAME:
             raise _BY_NAME[error.ename](error.evalue) from error
+        if location.is_remote(parameters["lake"]):
+            told = location.explanation(f"{error.ename}: {error.evalue} {error}")
+            if told:
+                raise GmvError(f"{name}: {told} ({parameters['lake']}; see {output})") from error
         raise GmvError(
             f"{name} failed: {error.ename}: {error.evalue.splitlines()[0][:300]} (see {output})."
         ) from error

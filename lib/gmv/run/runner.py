@@ -276,15 +276,26 @@ def _ending(record: Record, held: lock.Lock) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
-        record.end("interrupted", told)
-        raise GmvError(record.message) from None
+        _end_unsuccessful(record, "interrupted", told)
+        raise GmvError(told) from None
     except GmvError as error:
-        record.end("refused" if isinstance(error, PublicationRefused) else "failed", str(error))
+        _end_unsuccessful(
+            record, "refused" if isinstance(error, PublicationRefused) else "failed", str(error)
+        )
         raise
     except BaseException as error:
-        record.end("failed", f"{type(error).__name__}: {error}")
+        _end_unsuccessful(record, "failed", f"{type(error).__name__}: {error}")
         raise
     record.end("succeeded", record.message)
+
+
+def _end_unsuccessful(record: Record, outcome: str, message: str) -> None:
+    """Note such an end. Where the lake can't be reached any more, the run's own failure is what is told."""
+    try:
+        record.end(outcome, message)
+    except Exception as error:
+        if not location.is_remote(record.lake) or location.explanation(location.chained(error)) is None:
+            raise
 
 
 def make_report(request: Request, show: Show) -> Path:
