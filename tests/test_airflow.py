@@ -11,9 +11,10 @@ from gmv.lake import lock
 from gmv.settings import PROJECT
 
 AIRFLOW = environment_of("airflow")
-pytestmark = pytest.mark.skipif(
-    AIRFLOW is None, reason="no Airflow here; make orchestration-setup installs it"
-)
+pytestmark = [
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(AIRFLOW is None, reason="no Airflow here; make orchestration-setup installs it"),
+]
 
 
 @pytest.fixture(scope="module")

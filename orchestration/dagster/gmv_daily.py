@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import dagster as dg
 
 GMV = shlex.split(os.environ.get("GMV_COMMAND", "gmv"))
 TIMEZONE = os.environ.get("GMV_TIMEZONE", "UTC")
+AT = time.fromisoformat(os.environ.get("GMV_AT", "06:00"))
+LATE_AFTER = timedelta(seconds=int(os.environ.get("GMV_LATE_SECONDS", "10800")))
 RETRY_SECONDS = int(os.environ.get("GMV_RETRY_SECONDS", "600"))
 
 DONE, WRONG_USE, REFUSED = 0, 2, 3
@@ -28,8 +30,9 @@ SCHEDULED = {"gmv/window": "all pending days"}
 """The daily run's tag. Any other run, by hand or of a backfill, publishes the days of its partitions."""
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2023-01-01", timezone=TIMEZONE)
-BY_NINE = dg.FreshnessPolicy.cron(
-    deadline_cron="0 9 * * *", lower_bound_delta=timedelta(hours=3), timezone=TIMEZONE
+DUE = datetime.combine(date(2023, 1, 1), AT) + LATE_AFTER
+ON_TIME = dg.FreshnessPolicy.cron(
+    deadline_cron=f"{DUE.minute} {DUE.hour} * * *", lower_bound_delta=LATE_AFTER, timezone=TIMEZONE
 )
 
 
@@ -44,7 +47,7 @@ BY_NINE = dg.FreshnessPolicy.cron(
             deps=["silver"],
             description="The published number, per day and subsidiary",
             kinds={"deltalake", "gold"},
-            freshness_policy=BY_NINE,
+            freshness_policy=ON_TIME,
         ),
         dg.AssetSpec("report", deps=["daily_gmv"], description="report.html of the run", kinds={"html"}),
     ],
@@ -110,7 +113,11 @@ def gmv_layers(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResu
 
 daily = dg.define_asset_job("gmv_daily", selection=[gmv_layers], description="Publish all pending days")
 every_morning = dg.build_schedule_from_partitioned_job(
-    daily, hour_of_day=6, tags=SCHEDULED, default_status=dg.DefaultScheduleStatus.RUNNING
+    daily,
+    hour_of_day=AT.hour,
+    minute_of_hour=AT.minute,
+    tags=SCHEDULED,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
 

@@ -13,7 +13,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from prefect.states import Failed
 
 GMV = shlex.split(os.environ.get("GMV_COMMAND", "gmv"))
 TIMEZONE = os.environ.get("GMV_TIMEZONE", "UTC")
+AT = time.fromisoformat(os.environ.get("GMV_AT", "06:00"))
+DUE = datetime.combine(date(2023, 1, 1), AT) + timedelta(
+    seconds=int(os.environ.get("GMV_LATE_SECONDS", "10800"))
+)
 RETRY_SECONDS = int(os.environ.get("GMV_RETRY_SECONDS", "600"))
 
 DONE, WRONG_USE, REFUSED = 0, 2, 3
@@ -150,15 +154,17 @@ def _logged(line: str) -> str:
 
 
 def serve_daily() -> None:
-    """Keep the schedule: D-1 at six, a look at the lake at nine; one gmv run at a time, others wait."""
+    """Keep the schedule: D-1 each morning, a look at the lake later; one gmv run at a time, others wait."""
     daily = gmv_daily.to_deployment(
         name="daily",
-        schedule=Cron("0 6 * * *", timezone=TIMEZONE),
+        schedule=Cron(f"{AT.minute} {AT.hour} * * *", timezone=TIMEZONE),
         concurrency_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
         ),
     )
-    watch = gmv_watch.to_deployment(name="watch", schedule=Cron("0 9 * * *", timezone=TIMEZONE))
+    watch = gmv_watch.to_deployment(
+        name="watch", schedule=Cron(f"{DUE.minute} {DUE.hour} * * *", timezone=TIMEZONE)
+    )
     serve(daily, watch)
 
 

@@ -11,7 +11,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 GMV = shlex.split(os.environ.get("GMV_COMMAND", "gmv"))
 TIMEZONE = os.environ.get("GMV_TIMEZONE", "UTC")
+AT = time.fromisoformat(os.environ.get("GMV_AT", "06:00"))
 RETRY_DELAY = timedelta(seconds=int(os.environ.get("GMV_RETRY_SECONDS", "600")))
 LATE_AFTER = timedelta(seconds=int(os.environ.get("GMV_LATE_SECONDS", "10800")))
 
@@ -48,7 +49,7 @@ def tell_late(context: dict[str, Any] | None = None) -> None:
 
 
 @dag(
-    schedule=CronDataIntervalTimetable("0 6 * * *", timezone=TIMEZONE),
+    schedule=CronDataIntervalTimetable(f"{AT.minute} {AT.hour} * * *", timezone=TIMEZONE),
     start_date=pendulum.datetime(2023, 1, 1, tz=TIMEZONE),
     catchup=False,  # one run publishes every day that waits
     max_active_runs=1,
