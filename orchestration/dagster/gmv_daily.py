@@ -188,7 +188,11 @@ def row_counts(rows: list[dict[str, Any]], layer: str) -> dict[str, int]:
 
 
 def report_of(record: dict[str, Any]) -> dict[str, Any]:
-    return {"report.html": dg.MetadataValue.url(Path(record["report"]).as_uri())} if record["report"] else {}
+    """A link to the run's report; a run without anything new has none."""
+    place = record["report"]
+    if not place:
+        return {}
+    return {"report.html": dg.MetadataValue.url(place if "://" in place else Path(place).as_uri())}
 
 
 def as_table(checks: list[dict[str, Any]]) -> dg.MetadataValue:
