@@ -36,7 +36,7 @@ class Process:
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=cwd
             )
 
-    def wait_for(self, pattern: str, seconds: int = 540) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: int = 1200) -> re.Match[str]:
         """Wait until it says something."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.said.read_text(errors="replace"))):
@@ -46,7 +46,7 @@ class Process:
             time.sleep(0.2)
         return found
 
-    def end(self, seconds: int = 540) -> str:
+    def end(self, seconds: int = 1200) -> str:
         """Wait for its end; what it said. An exit code is in `popen.returncode`."""
         try:
             self.popen.wait(seconds)

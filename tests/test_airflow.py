@@ -12,7 +12,7 @@ from gmv.settings import PROJECT
 
 AIRFLOW = environment_of("airflow")
 pytestmark = [
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(AIRFLOW is None, reason="no Airflow here; make orchestration-setup installs it"),
 ]
 

@@ -13,7 +13,7 @@ from gmv.lake import lock
 DAGSTER = environment_of("dagster")
 DRIVER = Path(__file__).with_name("dagster_driver.py")
 pytestmark = [
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(DAGSTER is None, reason="no Dagster here; make orchestration-setup installs it"),
 ]
 

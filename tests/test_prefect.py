@@ -13,7 +13,7 @@ from gmv.lake import lock
 PREFECT = environment_of("prefect")
 DRIVER = Path(__file__).with_name("prefect_driver.py")
 pytestmark = [
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(PREFECT is None, reason="no Prefect here; make orchestration-setup installs it"),
 ]
 
