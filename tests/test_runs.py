@@ -91,6 +91,7 @@ def story(tmp_path_factory, spark):
     """A lake after four runs, and what was seen after each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("GMV_CLOSED_UNTIL", raising=False)
+        patch.setenv("GMV_QUARANTINED_PERCENT", "75")
         settings.cache_clear()
         lake = TestLake(tmp_path_factory.mktemp("story"))
         seen = []
@@ -348,7 +349,8 @@ def test_an_empty_landing_and_files_without_records_publish_nothing(lake):
     lake.put("notes.csv", "a,b")
     lake.put("purchase-1.csv", "transaction_datetime,transaction_date")
     lake.arrive("2", "item 03-10T08:00 1 1 5.00")
-    lake.run()
+    with pytest.raises(PublicationRefused, match=r"purchase-1\.csv: column"):
+        lake.run()
     assert lake.published() == []
     assert {
         row["path"]: row["outcome"] for row in lake.reader.rows("select path, outcome from bronze.files")
@@ -418,12 +420,14 @@ def test_a_cent_in_silver_refuses_publication_until_it_is_gone(lake):
     with pytest.raises(PublicationRefused) as refused:
         lake.run(**window)
     assert refused.value.exit_code == 3
-    assert str(refused.value) == (
-        "Nothing was published: silver and ledger differ on 1 day(s). On 2023-03-11 (unknown) silver gives "
-        "20.01, the ledger 20.00; purchases: wrong (20.01 / 20.00)."
+    assert str(refused.value).startswith(
+        "Nothing was published; the last good numbers stay.\nledger_equals_silver: On 2023-03-11 (unknown) "
+        "silver gives 20.01, the ledger 20.00; purchases: wrong (20.01 / 20.00). "
     )
     assert (lake.published(), DeltaTable(lake.path / DAILY_GMV.path).version()) == before
-    (failed,) = lake.reader.rows("select * from monitoring.check_results where not passed")
+    (failed,) = lake.reader.rows(
+        "select * from monitoring.check_results where not passed and severity = 'block'"
+    )
     assert (failed["check"], failed["severity"]) == ("ledger_equals_silver", "block")
     assert failed["subject"] == "2023-03-11 unknown"
 
@@ -437,6 +441,26 @@ def test_a_cent_in_silver_refuses_publication_until_it_is_gone(lake):
     write_deltalake(lake.path / DAILY_GMV.path, damaged, mode="overwrite")
     with pytest.raises(GmvError, match=r"2023-03-10 \(unknown\) holds 10\.01, but 10\.00 was published"):
         lake.run()
+
+
+def test_a_blocked_run_keeps_the_last_good_numbers_until_a_person_accepts(lake):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    lake.run()
+    before = lake.published(), DeltaTable(lake.path / DAILY_GMV.path).version()
+    lake.arrive("2", "purchase 03-11T08:00 2 paid\n item 03-11T08:00 2 1 20.00")
+    lake.put("purchase-3.csv", "purchase_id;release_date\n3;2023-03-11")
+    with pytest.raises(PublicationRefused, match=r"purchase-3\.csv: column"):
+        lake.run()
+    with pytest.raises(PublicationRefused, match=r"purchase-3\.csv: column"):
+        lake.run(notebooks=GOLD)  # nothing new has come, and it is still open
+    assert (lake.published(), DeltaTable(lake.path / DAILY_GMV.path).version()) == before
+
+    ended = lake.run(notebooks=GOLD, accept="refused_file", because="the day is whole without it")
+    assert lake.published() == ["2023-03-10 unknown 10.00", "2023-03-11 unknown 20.00"]
+    assert ended["results"] == {"2023-03-11": "published"}
+    lake.arrive("4", "item 03-12T08:00 2 1 21.00")
+    lake.run()
+    assert lake.published() == ["2023-03-10 unknown 10.00", "2023-03-11 unknown 21.00"]
 
 
 # --- Parameters and the lock -----------------------------------------------------------------------------

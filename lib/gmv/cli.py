@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import json
 import sys
 import time
@@ -18,6 +19,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from gmv.quality.acceptance import Acceptance
     from gmv.run.record import Record
     from gmv.run.runner import Request
 
@@ -75,7 +77,8 @@ class _State:
 @app.command(
     epilog="Examples:\n\n  gmv run\n\n  gmv run --start-date 2023-02-01 --end-date 2023-02-28\n\n"
     "  gmv run --landing ~/inbox --lake ~/lake --as-of-date 2023-03-01\n\n"
-    "  gmv run --resume 20230301T060000-1a2b"
+    "  gmv run --resume 20230301T060000-1a2b\n\n"
+    '  gmv run --accept refused_file --because "sent by mistake; the day is in the other file"'
 )
 def run(
     start_date: StartOption = "",
@@ -85,6 +88,10 @@ def run(
     resume: Annotated[
         str, typer.Option("--resume", metavar="RUN", help="Take window and today from an older run.")
     ] = "",
+    accept: Annotated[
+        str, typer.Option("--accept", metavar="CHECK|all", help="Publish although this check fails.")
+    ] = "",
+    because: Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept on record.")] = "",
     lake: LakeOption = None,
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
@@ -96,9 +103,21 @@ def run(
     ] = None,
 ) -> None:
     """Take in what has arrived, publish the window's days (without one: all pending days), make the report."""
+    from gmv.quality import acceptance
     from gmv.run import runner
 
-    request = _request(start_date, end_date, as_of_date, lake, landing, runs_dir, reread, resume, record_to)
+    request = _request(
+        start_date,
+        end_date,
+        as_of_date,
+        lake,
+        landing,
+        runs_dir,
+        reread,
+        resume,
+        record_to,
+        acceptance.asked_for(accept, because),
+    )
     record = runner.run(request, _showing)
     _tell_run(record, request)
 
@@ -150,11 +169,11 @@ def report(
 
 @app.command(
     epilog="Examples:\n\n  gmv show daily_gmv\n\n  gmv show daily_gmv --known-on 2023-02-15 --format csv\n\n"
-    "  gmv show quarantine"
+    "  gmv show quarantine\n\n  gmv show problems\n\n  gmv show awaiting_item --format csv"
 )
 def show(
     table: Annotated[
-        str, typer.Argument(help="Such as daily_gmv, gmv_ledger, silver/purchase, bronze/files.")
+        str, typer.Argument(help="Such as daily_gmv, gmv_ledger, silver/purchase, bronze/files, problems.")
     ],
     known_on: Annotated[
         str,
@@ -171,12 +190,17 @@ def show(
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     lake: LakeOption = None,
 ) -> None:
-    """Print a table's rows, sorted; csv is exact."""
+    """Print a table's rows, sorted, or a list of what is odd (problems names them); csv is exact."""
     from gmv import show as shown
     from gmv.lake.reader import Reader
     from gmv.notebook import parse_date
     from gmv.publication import Window
+    from gmv.quality import lists
 
+    if table in lists.LISTS and not (known_on or recorded_by or start_date or end_date):
+        listed = lists.LISTS[table]
+        _print_rows(list(listed.columns), listed.rows(Reader(_folder("lake", lake))), output, table)
+        return
     of = shown.table_named(table)
     # Either end alone is fine here: nothing is published.
     first, last = parse_date("--start-date", start_date), parse_date("--end-date", end_date)
@@ -470,6 +494,7 @@ def _request(
     reread: bool = False,
     resume: str = "",
     record_to: Path | None = None,
+    accepting: Acceptance | None = None,
 ) -> Request:
     from gmv.errors import UsageError
     from gmv.notebook import parse_date
@@ -487,6 +512,7 @@ def _request(
         reread=reread,
         resume=resume,
         record_to=record_to.absolute() if record_to else None,
+        accepting=accepting,
     )
 
 
@@ -558,9 +584,12 @@ def _tell_run(record: Record, request: Request) -> None:
                 f"Until the pending days are published, {Decimal(amount):,.2f} of purchases that moved day "
                 f"count {how}; {repairing} puts that right."
             )
-    for file in record.steps["01_bronze"]["files"]:
-        if file["outcome"] == "refused":
-            print(f"Refused: {file['reason']}")
+    for check, results in itertools.groupby(gold["checks"], key=lambda result: result["check"]):
+        failed = [result for result in results if not result["passed"]]
+        if failed:
+            more = f" (and {len(failed) - 1} more: gmv show check_results)" if len(failed) > 1 else ""
+            accepted = "accepted" if all(result["accepted"] for result in failed) else "warning"
+            print(f"{accepted:<8} {check}: {failed[0]['message']}{more}")
     print(f"Run:    {record.place}")
     print(f"Report: {record.place / 'report.html'}")
 

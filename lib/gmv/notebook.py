@@ -20,11 +20,15 @@ from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.publication import Window
+from gmv.quality import acceptance
 from gmv.settings import PROJECT, settings
 from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER, RUNS
 from gmv.verify import Certificate
 
-PARAMETERS = ("start_date", "end_date", "as_of_date", "lake", "landing", "runs_dir", "run_id")
+ACCEPTING = ("accept", "because")
+"""Parameters of 03_gold alone."""
+
+PARAMETERS = ("start_date", "end_date", "as_of_date", "lake", "landing", "runs_dir", "run_id", *ACCEPTING)
 WRITERS = ("01_bronze", "02_silver", "03_gold")
 """Notebooks that write to the lake; the others take no lock."""
 
@@ -56,6 +60,7 @@ class Step:
         window: the days to publish, as given (`start_date`, `end_date`).
         today: days before it are closed.
         run: this run's id.
+        accepting: the check that a person accepts in this run, and why; None: none.
         lake_path, landing, runs_dir: folders.
     """
 
@@ -69,6 +74,7 @@ class Step:
         self.landing = location.location(parameters["landing"] or settings().landing)
         self.runs_dir = location.location(parameters["runs_dir"] or settings().runs_dir)
         self.run = check_run_id(str(parameters["run_id"])) if parameters["run_id"] else new_run_id()
+        self.accepting = acceptance.asked_for(parameters["accept"], parameters["because"])
         self._facts: dict[str, Any] = {}
         self._began = records.now()
         self._lock: lock.Lock | None = None

@@ -8,12 +8,14 @@ from __future__ import annotations
 import datetime as dt
 import os
 import zoneinfo
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gmv.checks import BY_NAME, Severity
 from gmv.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,39 @@ class Settings(BaseSettings):
         30, ge=0, description="Runs after which tables are maintained by the next one; 0: never"
     )
     cell_seconds: int = Field(4 * 3600, ge=1, description="How long one notebook cell may take")
+
+    severities: dict[str, Severity] = Field(
+        default_factory=dict, description="Severities (block, warn, off) of checks, as JSON by check name"
+    )
+    quarantined_percent: Decimal = Field(
+        Decimal(5), ge=0, le=100, description="Records of a file that may be quarantined, in percent"
+    )
+    feed_missing_records: int = Field(
+        1, ge=1, description="Records of a day from which on the other tables must have some, too"
+    )
+    day_drop_percent: Decimal = Field(
+        Decimal(20), ge=0, le=100, description="How far a day may fall below the day before, in percent"
+    )
+    anomaly_weeks: int = Field(26, ge=8, description="How many weeks back a weekday is compared, in weeks")
+    anomaly_least_weeks: int = Field(
+        8, ge=4, description="Weeks of history without which anomaly checks keep silent"
+    )
+    anomaly_deviations: Decimal = Field(
+        Decimal(5), gt=0, description="Distance from the median that is normal, in robust standard deviations"
+    )
+    anomaly_least_percent: Decimal = Field(
+        Decimal(15), ge=0, description="Distance from the median that is always normal, in percent of it"
+    )
+
+    @field_validator("severities")
+    @classmethod
+    def _known_checks(cls, value: dict[str, Severity]) -> dict[str, Severity]:
+        for name in value:
+            if name not in BY_NAME:
+                raise ValueError(f"no such check: {name!r}; there are {', '.join(BY_NAME)}")
+            if BY_NAME[name].is_integrity:
+                raise ValueError(f"{name} always blocks: the lake would contradict itself")
+        return value
 
     @field_validator("timezone")
     @classmethod

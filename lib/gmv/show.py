@@ -12,6 +12,7 @@ from typing import Any
 
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
+from gmv.quality.lists import LISTS
 from gmv.tables import DAILY_GMV, TABLES, Table
 
 
@@ -25,7 +26,8 @@ def table_named(name: str) -> Table:
     found = [table for table in TABLES if wanted in (table.path, table.name)]
     if not found:
         raise UsageError(
-            f"There is no table {name!r}; there are {', '.join(table.path for table in TABLES)}."
+            f"There is no table or list {name!r}; there are {', '.join(table.path for table in TABLES)}, "
+            f"{', '.join(LISTS)}."
         )
     return max(found, key=lambda table: table.layer)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from gmv import progress, publication
 from gmv.lake.reader import Reader
+from gmv.quality import acceptance, files
+from gmv.quality.findings import severity
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,19 @@ def _freshness(reader: Reader) -> dict[str, Any]:
 
 
 def _problems(reader: Reader) -> list[str]:
-    refused = reader.rows(
-        """
-        select reason from bronze.files where outcome not in ('retracted', 'restored')
-        qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1
-            and outcome = 'refused'
-        order by path
-        """
-    )
+    refused = {
+        check: findings for check, findings in files.refused(reader).items() if severity(check) != "off"
+    }
+    accepted = acceptance.accepted(reader)
     (rejected,) = reader.rows(
         "select count(*) as records, count(distinct sha256) as files from silver.quarantine"
     )
-    problems = [row["reason"] for row in refused]
+    problems = [
+        finding.message
+        for findings in refused.values()
+        for finding in findings
+        if (finding.check.name, finding.accepted_as) not in accepted
+    ]
     if rejected["records"]:
         problems.append(
             f"{rejected['records']} record(s) of {rejected['files']} file(s) are in quarantine: gmv show quarantine"

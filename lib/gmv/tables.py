@@ -240,10 +240,10 @@ DAILY_GMV_HISTORY = Table(
 RUNS = Table(
     "monitoring",
     "runs",
-    "start or end of a run",
+    "start or end of a run, or something that a person accepted in it",
     (
         Column("run", "string"),
-        Column("event", "string"),  # started, ended
+        Column("event", "string"),  # started, ended, accepted
         Column("kind", "string"),  # run, notebook, retract, rebuild, maintain
         Column("at", "timestamp_ntz"),  # UTC
         Column("start_date", "date"),  # the window; empty: none was given
@@ -282,7 +282,7 @@ PARTITION_STATS = Table(
 CHECK_RESULTS = Table(
     "monitoring",
     "check_results",
-    "check of a run",
+    "check that passed in a run, or a subject that failed it",
     (
         Column("run", "string"),
         Column("check", "string"),
@@ -292,6 +292,8 @@ CHECK_RESULTS = Table(
         Column("value", "string"),
         Column("limit", "string"),
         Column("message", "string"),
+        Column("amount", "decimal(38,2)"),  # the money concerned, where it is known
+        Column("accepted", "boolean"),  # it fails, but a person has accepted this subject as it is
         Column("recorded_at", "timestamp_ntz"),  # UTC
     ),
 )

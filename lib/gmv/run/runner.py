@@ -17,6 +17,7 @@ from gmv.errors import GmvError, PublicationRefused, UsageError
 from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
 from gmv.publication import Window
+from gmv.quality.acceptance import Acceptance
 from gmv.run.record import Record
 from gmv.settings import settings
 from gmv.verify import Certificate
@@ -48,6 +49,7 @@ class Request:
     record_to: Path | None = None
     is_rehearsal: bool = False
     """On a copy of the lake, for a plan: without a report, and nobody is told."""
+    accepting: Acceptance | None = None
 
 
 def run(request: Request, show: Show) -> Record:
@@ -227,7 +229,7 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
 def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     record = _record(request, run_id, "run")
     files = bronze.unread(Reader(request.lake), request.landing, request.reread)
-    if not files and not _has_work(record):
+    if not files and not request.accepting and not _has_work(record):
         record.start()
         record.end("nothing_new")
         return record
@@ -249,7 +251,7 @@ def _record(request: Request, run_id: str, kind: str) -> Record:
         request.runs_dir / run_id,
         request.window,
         request.as_of_date or settings().today(),
-        _parameters(request),
+        _parameters(request) | _accepting(request),
         copy_to=request.record_to,
     )
 
@@ -333,6 +335,7 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
     from gmv.run import kernels
 
     parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
+    accepting = {name: record.parameters[name] for name in notebook.ACCEPTING if name in record.parameters}
     facts = {notebook.FACTS_FOLDER: str(record.folder)}
     with _spark_for(held, record.folder / spark.LOG, is_small) as server:
         faults.reach("after server start")
@@ -340,7 +343,8 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
         managers = kernels.kernel_manager(held, {**facts, **environment}, server)
         for name in ("01_bronze", "02_silver", "03_gold"):
             with show(name), record.timed(name):
-                kernels.execute(name, record.folder / f"{name}.ipynb", parameters, managers)
+                own = {**parameters, **accepting} if name == "03_gold" else parameters
+                kernels.execute(name, record.folder / f"{name}.ipynb", own, managers)
     if request.is_rehearsal:
         return
     try:
@@ -424,6 +428,11 @@ def _parameters(request: Request) -> dict[str, str]:
         "landing": str(request.landing),
         "runs_dir": str(request.runs_dir),
     }
+
+
+def _accepting(request: Request) -> dict[str, str]:
+    asked = request.accepting
+    return dict(zip(notebook.ACCEPTING, (asked.check, asked.because), strict=True)) if asked else {}
 
 
 @contextlib.contextmanager

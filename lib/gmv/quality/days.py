@@ -1,0 +1,178 @@
+"""What is odd about days and subsidiaries: names that are new, feeds that are missing, numbers unlike their past."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+
+from gmv import checks
+from gmv.checks import Check
+from gmv.lake.reader import Reader
+from gmv.publication import Place
+from gmv.quality import anomalies
+from gmv.quality.findings import Finding, severity
+from gmv.settings import settings
+from gmv.tables import EVENT_TABLES, UNKNOWN_SUBSIDIARY
+
+NEW_SUBSIDIARY_COLUMNS = ("subsidiary", "alike", "first_published_at", "days", "amount")
+FEED_MISSING_COLUMNS = ("day", "table", "others")
+
+_ALIKE = "strip_accents(lower(trim({})))"
+"""Names that are equal by this differ only in case, accents or outer spaces."""
+
+_EVENT_NAMES = ", ".join(f"('{event.name}')" for event in EVENT_TABLES)
+_FEED_MISSING = f"""
+    with counted as (
+        select day, "table", records from monitoring.partition_stats where layer = 'bronze'
+        qualify row_number() over (partition by "table", day order by recorded_at desc, run desc) = 1
+    ),
+    fed as (
+        select day, string_agg("table" || ' ' || records, ', ' order by "table") as others, list("table") as tables,
+               max(records) as most
+        from counted where records > 0 and day between date '2000-01-01' and current_date group by day
+    )
+    select day, name as "table", others from fed, (values {_EVENT_NAMES}) as event(name)
+    where most >= $least and not list_contains(tables, name) and ($days is null or list_contains($days, day))
+    order by all"""
+
+
+def feed_missing(reader: Reader, days: Collection[dt.date] | None = None) -> list[dict]:
+    """Tables without records on a day on which another has them: day, table, others.
+
+    Args:
+        days: only these; None: all.
+    """
+    least = settings().feed_missing_records
+    return reader.rows(_FEED_MISSING, least=least, days=None if days is None else list(days))
+
+
+def new_subsidiaries(reader: Reader) -> list[dict]:
+    """Subsidiaries that equal another but for case, accents or outer spaces, and those that the newest
+    publication was the first to have: subsidiary, alike, first_published_at, days, amount."""
+    return reader.rows(
+        f"""
+        with first as (
+            select subsidiary, min(published_at) as first_published_at from gold.daily_gmv_history
+            where subsidiary <> '{UNKNOWN_SUBSIDIARY}' group by all
+        ),
+        now as (
+            select subsidiary, {_ALIKE.format("subsidiary")} as folded, count(*) as days,
+                   cast(sum(gmv) as decimal(38, 2)) as amount
+            from gold.daily_gmv where subsidiary <> '{UNKNOWN_SUBSIDIARY}' group by all
+        ),
+        alike as (
+            select now.subsidiary, string_agg(other.subsidiary, ', ' order by other.subsidiary) as alike
+            from now join now as other using (folded) where other.subsidiary <> now.subsidiary group by all
+        )
+        select subsidiary, alike, first_published_at, days, amount
+        from now join first using (subsidiary) left join alike using (subsidiary)
+        where alike is not null or first_published_at > (select min(first_published_at) from first)
+            and first_published_at = (select max(first_published_at) from first)
+        order by all
+        """
+    )
+
+
+def found(
+    reader: Reader, sums: Mapping[Place, Decimal], coming: Mapping[Place, Decimal], days: Collection[dt.date]
+) -> dict[Check, list[Finding]]:
+    """What is odd about the days that are about to be published.
+
+    Args:
+        sums: GMV of all days and subsidiaries, by the ledger.
+        coming: GMV of the run's days.
+        days: those to publish, whose numbers are new.
+    """
+    numbers = {place: gmv for place, gmv in sums.items() if place[0] not in days}
+    numbers |= {place: gmv for place, gmv in coming.items() if place[0] in days}
+    by_subsidiary: dict[str, dict[dt.date, Decimal]] = defaultdict(dict)
+    totals: dict[dt.date, Decimal] = defaultdict(Decimal)
+    for (day, subsidiary), gmv in numbers.items():
+        totals[day] += gmv
+        if subsidiary != UNKNOWN_SUBSIDIARY:  # which has a check of its own, and shrinks as names come
+            by_subsidiary[subsidiary][day] = gmv
+    results: dict[Check, list[Finding]] = {
+        checks.NEW_SUBSIDIARY: _new(reader, coming),
+        checks.FEED_MISSING: _missing(reader, days),
+        checks.DAY_DROP: anomalies.drops(totals, days),
+        checks.WEEKDAY_GMV: [],
+        checks.SUBSIDIARY_VANISHED: [],
+    }
+    flagged = _flagged(reader)
+    for finding in anomalies.unlike_weekday(checks.WEEKDAY_GMV, by_subsidiary, days, flagged):
+        results[finding.check].append(finding)
+    if severity(checks.WEEKDAY_RECORDS) != "off":
+        results[checks.WEEKDAY_RECORDS] = anomalies.unlike_weekday(
+            checks.WEEKDAY_RECORDS, _records(reader), days, flagged, decimals=0
+        )
+    return results
+
+
+def _new(reader: Reader, coming: Mapping[Place, Decimal]) -> list[Finding]:
+    known = {
+        row["subsidiary"]
+        for row in reader.rows("select distinct subsidiary from gold.daily_gmv_history")
+        if row["subsidiary"] != UNKNOWN_SUBSIDIARY
+    }
+    names = {subsidiary for _, subsidiary in coming if subsidiary != UNKNOWN_SUBSIDIARY}
+    if not known or not names - known:
+        return []
+    alike = reader.rows(
+        f"""
+        select new.name as name, string_agg(old.name, ', ' order by old.name) as others
+        from (select unnest($new) as name) as new join (select unnest($all) as name) as old
+        on {_ALIKE.format("new.name")} = {_ALIKE.format("old.name")} and new.name <> old.name group by all
+        """,
+        new=sorted(names - known),
+        all=sorted(names | known),
+    )
+    others = {row["name"]: row["others"] for row in alike}
+    results = []
+    for name in sorted(names - known):
+        amount = sum((gmv for place, gmv in coming.items() if place[1] == name), Decimal(0))
+        days = [day for day, subsidiary in coming if subsidiary == name]
+        said = f"'{name}' has never been published; it has {amount:,.2f} from {min(days)} on"
+        said += f", and equals '{others[name]}' but for case, accents or spaces" if name in others else ""
+        value = f"like {others[name]}" if name in others else "new"
+        results.append(Finding(checks.NEW_SUBSIDIARY, name, value, f"{said}.", amount))
+    return results
+
+
+def _missing(reader: Reader, days: Collection[dt.date]) -> list[Finding]:
+    return [
+        Finding(
+            checks.FEED_MISSING,
+            f"{row['day']} {row['table']}",
+            "0 records",
+            f"On {row['day']} nothing came for {row['table']}, but {row['others']}.",
+        )
+        for row in feed_missing(reader, days)
+    ]
+
+
+def _records(reader: Reader) -> dict[str, dict[dt.date, Decimal]]:
+    """Rows of the silver tables by day, as they were counted last."""
+    counted: dict[str, dict[dt.date, Decimal]] = defaultdict(dict)
+    for row in reader.rows(
+        """
+        select "table", day, records from monitoring.partition_stats where layer = 'silver' and day is not null
+        qualify row_number() over (partition by "table", day order by recorded_at desc, run desc) = 1
+        """
+    ):
+        counted[row["table"]][row["day"]] = Decimal(row["records"])
+    return counted
+
+
+def _flagged(reader: Reader) -> set[tuple[str, str]]:
+    """Subject and value of the anomalies of earlier runs that nobody has accepted."""
+    judged = [checks.WEEKDAY_GMV.name, checks.SUBSIDIARY_VANISHED.name, checks.WEEKDAY_RECORDS.name]
+    rows = reader.rows(
+        """
+        select distinct subject, value from monitoring.check_results
+        where not passed and not coalesce(accepted, false) and list_contains($judged, "check")
+        """,
+        judged=judged,
+    )
+    return {(row["subject"], row["value"]) for row in rows}

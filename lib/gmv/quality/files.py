@@ -1,0 +1,94 @@
+"""Files that are open problems: refused, without a table, or with too much in quarantine."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from gmv.checks import QUARANTINED, QUARANTINED_SHARE, REFUSED_FILE, UNMATCHED_FILE, Check
+from gmv.lake.reader import Reader
+from gmv.quality.findings import Finding
+from gmv.settings import settings
+
+# A content that was retracted is out of the account, under whatever path; one that was ingested under
+# another path has come after all.
+_CONTENTS = """
+    retracted as (
+        select sha256 from bronze.files where outcome in ('retracted', 'restored')
+        qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1
+            and outcome = 'retracted'
+    )"""
+
+
+def refused(reader: Reader) -> dict[Check, list[Finding]]:
+    """Files that were refused, or that belong to no table, and are still so.
+
+    A file is open until its path has other content that is not refused, or its content has been ingested
+    under another path or retracted.
+    """
+    rows = reader.rows(
+        f"""
+        with {_CONTENTS},
+        newest as (
+            select * from bronze.files where outcome not in ('retracted', 'restored')
+            qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1
+        )
+        select path, "table", sha256, size, modified_at, reason from newest
+        where outcome = 'refused'
+          and (sha256 is null or sha256 not in (from retracted)
+               and sha256 not in (select sha256 from bronze.files where outcome = 'ingested'))
+        order by path
+        """
+    )
+    found: dict[Check, list[Finding]] = {REFUSED_FILE: [], UNMATCHED_FILE: []}
+    for row in rows:
+        check = REFUSED_FILE if row["table"] else UNMATCHED_FILE
+        content = row["sha256"] or f"{row['path']}, {row['size']} bytes of {row['modified_at']}"
+        found[check].append(Finding(check, row["path"], "refused", row["reason"], identity=content))
+    return found
+
+
+def quarantined(reader: Reader) -> dict[Check, list[Finding]]:
+    """Files in force of which too large a share is quarantined, and what is quarantined by reason."""
+    rows = reader.rows(
+        f"""
+        with {_CONTENTS},
+        rejected as (
+            select sha256, file as path, count(*) as quarantined from silver.quarantine
+            where sha256 not in (from retracted) group by all
+        )
+        select path, sha256, records, quarantined from bronze.files join rejected using (sha256, path)
+        where outcome = 'ingested' order by path
+        """
+    )
+    most = settings().quarantined_percent
+    shares = []
+    for row in rows:
+        percent = Decimal(100 * row["quarantined"]) / Decimal(row["records"])
+        if percent > most:
+            value = f"{row['quarantined']} of {row['records']} records"
+            message = (
+                f"{row['path']}: {row['quarantined']:,} of its {row['records']:,} records "
+                f"({percent:.1f} %) are quarantined; {most:f} % are allowed."
+            )
+            shares.append(Finding(QUARANTINED_SHARE, row["path"], value, message, identity=row["sha256"]))
+    reasons = reader.rows(
+        f"""
+        with {_CONTENTS}, reasons as (
+            select unnest(reasons) as reason, "table", file from silver.quarantine
+            where sha256 not in (from retracted)
+        )
+        select "table", reason, count(*) as records, count(distinct file) as files, min(file) as example
+        from reasons group by all order by records desc, "table", reason
+        """
+    )
+    by_reason = [
+        Finding(
+            QUARANTINED,
+            f"{row['table']}: {row['reason']}",
+            f"{row['records']} records",
+            f"{row['records']:,} record(s) of {row['table']} in {row['files']} file(s), such as "
+            f"{row['example']}, are quarantined: {row['reason']}.",
+        )
+        for row in reasons
+    ]
+    return {QUARANTINED_SHARE: shares, QUARANTINED: by_reason}

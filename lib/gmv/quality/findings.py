@@ -1,0 +1,107 @@
+"""What breaks a check, and its row in `monitoring/check_results`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from gmv.checks import Check
+from gmv.lake import records
+from gmv.settings import settings
+from gmv.tables import CHECK_RESULTS
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A subject that fails a check.
+
+    Attributes:
+        subject: the file, table, or day that was judged.
+        value: what was found.
+        message: a sentence: what, where, how much.
+        amount: the money concerned, where it is known.
+        identity: what an acceptance holds for; when it changes, the subject is judged anew. Empty: subject
+            and value.
+    """
+
+    check: Check
+    subject: str
+    value: str
+    message: str
+    amount: Decimal | None = None
+    identity: str = ""
+
+    @property
+    def accepted_as(self) -> str:
+        return self.identity or f"{self.subject}: {self.value}"
+
+
+Found = dict[Check, list[Finding]]
+"""The checks that were looked at, with what fails them."""
+
+
+def severity(check: Check) -> str:
+    """How severe a failure is, by the settings: `block`, `warn` or `off`."""
+    return settings().severities.get(check.name, check.severity)
+
+
+def limit(check: Check) -> str:
+    """What must hold, with the limits of the settings."""
+    return check.must_hold.format_map(_Limits())
+
+
+class _Limits(dict):
+    def __missing__(self, name: str) -> str:
+        value = getattr(settings(), name)
+        return f"{value:f}" if isinstance(value, Decimal) else str(value)
+
+
+def note(lake_path: Path, found: Found, run: str, accepted: Iterable[tuple[str, str]] = ()) -> list[dict]:
+    """Append the results to `monitoring/check_results`: a row for each failing subject, one for a pass.
+
+    Args:
+        accepted: check and `accepted_as` of what was accepted.
+
+    Returns:
+        The rows.
+    """
+    moment, are_accepted = records.now(), set(accepted)
+    rows = []
+    for check, findings in found.items():
+        common = {
+            "run": run,
+            "check": check.name,
+            "severity": severity(check),
+            "limit": limit(check),
+            "recorded_at": moment,
+        }
+        if not findings:
+            rows.append({**common, "passed": True, "subject": "all", "value": "0", "message": limit(check)})
+        rows += [
+            {
+                **common,
+                "passed": False,
+                "accepted": (check.name, finding.accepted_as) in are_accepted,
+                "subject": finding.subject,
+                "value": finding.value,
+                "message": finding.message,
+                "amount": finding.amount,
+            }
+            for finding in findings
+        ]
+    records.append(lake_path, CHECK_RESULTS, rows)
+    return rows
+
+
+def told(rows: Iterable[Mapping]) -> list[dict]:
+    """Results for a notebook and for the run's record."""
+    names = ("check", "severity", "passed", "accepted", "subject", "value", "amount", "message")
+    return [{name: row.get(name) for name in names} for row in rows]
+
+
+def in_words(findings: Sequence[Finding], most: int = 3) -> str:
+    """The first findings of a check as one sentence."""
+    more = f" And {len(findings) - most} more: gmv show check_results." if len(findings) > most else ""
+    return " ".join(finding.message for finding in findings[:most]) + more

@@ -1,0 +1,337 @@
+"""The gates: each passes just inside of its limit and blocks just outside, and says what a person needs."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+
+import pytest
+from deltalake import DeltaTable
+from gmv import checks, quality, status
+from gmv.errors import PublicationRefused, UsageError
+from gmv.lake.reader import Reader
+from gmv.publication import Plan, ledger_sums
+from gmv.quality import acceptance, findings
+from gmv.settings import PROJECT, settings
+from gmv.tables import (
+    CHECK_RESULTS,
+    DAILY_GMV,
+    FILES,
+    PURCHASE,
+    QUARANTINE,
+    RUNS,
+)
+from small_lake import at, day, rows_of, write, write_sample
+
+RUN = "20230302T060000-0002"
+TODAY = day("2023-03-02")
+
+
+@pytest.fixture
+def lake(tmp_path, monkeypatch):
+    """The sample, published; nothing is wrong with it."""
+    monkeypatch.setenv("GMV_FEED_MISSING_RECORDS", "10")  # some of its days have payments alone
+    write_sample(tmp_path)
+    files(tmp_path, ("purchase.csv", "ab" * 32, "ingested", 11, None))
+    return tmp_path
+
+
+def files(lake, *of_files: tuple, recorded_at: str = "2023-03-01T06:00:00", table: str | None = "purchase"):
+    rows = rows_of("path sha256 outcome records reason", *of_files)
+    arrived = {"table": table, "size": 1, "modified_at": at("2023-03-01T05:00:00"), "run": RUN}
+    write(lake, FILES, [{**row, **arrived, "recorded_at": at(recorded_at)} for row in rows])
+
+
+def rejected(lake, count: int, sha256: str = "ab" * 32, **values) -> None:
+    row = {
+        "table": "purchase",
+        "reasons": ["release_date: not a date"],
+        "file": "purchase.csv",
+        "sha256": sha256,
+        "run": RUN,
+        "ingested_at": at("2023-03-01T06:00:00"),
+    }
+    write(lake, QUARANTINE, [{**row, "line": line, **values} for line in range(2, 2 + count)])
+
+
+def judge(lake, coming: dict | None = None, accepting=None, run: str = RUN) -> list[dict]:
+    """The gate of 03_gold, on the days of the sample; `coming` is what silver would give."""
+    reader = Reader(lake)
+    sums = ledger_sums(reader)
+    days = sorted({place[0] for place in sums})
+    return quality.check_gold(
+        reader, sums if coming is None else coming, Plan(days, [], [], []), run, accepting
+    )
+
+
+def refusal(lake, **arguments) -> str:
+    """What a blocked gate says; the published table is untouched by it."""
+    before = DeltaTable(lake / DAILY_GMV.path).version()
+    with pytest.raises(PublicationRefused) as refused:
+        judge(lake, **arguments)
+    assert refused.value.exit_code == 3
+    assert DeltaTable(lake / DAILY_GMV.path).version() == before
+    return str(refused.value)
+
+
+def failed(results: list[dict]) -> list[tuple]:
+    return [(one["check"], one["subject"], one["value"]) for one in results if not one["passed"]]
+
+
+def noted(lake) -> list[tuple]:
+    """Failing results of `monitoring/check_results`: check, severity, subject, accepted."""
+    rows = Reader(lake).rows("select * from monitoring.check_results where not passed order by all")
+    return [(row["check"], row["severity"], row["subject"], row["accepted"]) for row in rows]
+
+
+# --- What blocks ------------------------------------------------------------------------------------------
+
+
+def test_a_sound_lake_passes_and_notes_one_result_for_each_check(lake):
+    results = judge(lake)
+    assert failed(results) == []
+    names = [one["check"] for one in results]
+    assert len(names) == len(set(names))
+    rows = Reader(lake).rows('select "check", passed from monitoring.check_results')
+    assert {row["check"]: row["passed"] for row in rows} == dict.fromkeys(names, True)
+
+
+def test_a_cent_between_silver_and_ledger_blocks_and_names_day_value_and_purchase(lake):
+    sums = ledger_sums(Reader(lake))
+    place = day("2023-02-18"), "nacional"
+    assert failed(judge(lake, coming=sums)) == []
+    said = refusal(lake, coming=sums | {place: sums[place] + Decimal("0.01")})
+    assert "ledger_equals_silver: On 2023-02-18 (nacional) silver gives 778.56, the ledger 778.55" in said
+    assert "--accept" not in said
+    assert noted(lake) == [("ledger_equals_silver", "block", "2023-02-18 nacional", False)]
+    assert "gives None, the ledger 778.55" in refusal(
+        lake, coming={one: gmv for one, gmv in sums.items() if one != place}
+    )
+
+
+def test_gmv_of_zero_passes_and_a_cent_below_blocks(lake):
+    place = day("2023-02-24"), "nacional"
+    for amount, is_refused in ((Decimal("0.00"), False), (Decimal("-0.01"), True)):
+        coming = ledger_sums(Reader(lake)) | {place: amount}
+        # The ledger has no such row, so agreement fails as well; what matters here is which check names it.
+        said = refusal(lake, coming=coming)
+        assert ("negative_gmv: On 2023-02-24 nacional would have -0.01." in said) is is_refused
+
+
+@pytest.mark.parametrize(("rejected_records", "is_refused"), [(5, False), (6, True)])
+def test_five_percent_of_a_file_may_be_quarantined_and_not_more(lake, rejected_records, is_refused):
+    files(lake, ("purchase-2.csv", "cd" * 32, "ingested", 100, None))
+    rejected(lake, rejected_records, sha256="cd" * 32, file="purchase-2.csv")
+    if not is_refused:
+        assert [check for check, *_ in failed(judge(lake))] == ["quarantined"]
+        return
+    said = refusal(lake)
+    assert "purchase-2.csv: 6 of its 100 records (6.0 %) are quarantined; 5 % are allowed." in said
+    assert said.endswith('To publish all the same: gmv run --accept quarantined_share --because "…"')
+    assert ("quarantined_share", "block", "purchase-2.csv", False) in noted(lake)
+
+
+def test_the_quarantined_share_is_a_setting(lake, monkeypatch):
+    rejected(lake, 6)  # of 11
+    for percent, is_refused in (("54.5", True), ("54.6", False)):
+        monkeypatch.setenv("GMV_QUARANTINED_PERCENT", percent)
+        settings.cache_clear()
+        if is_refused:
+            assert f"{percent} % are allowed" in refusal(lake)
+        else:
+            judge(lake)
+
+
+def test_a_retracted_file_is_out_of_the_account(lake):
+    rejected(lake, 11)
+    assert "11 of its 11 records" in refusal(lake)
+    files(
+        lake, ("purchase.csv", "ab" * 32, "retracted", None, "sent twice"), recorded_at="2023-03-02T00:00:00"
+    )
+    assert failed(judge(lake)) == []
+    files(lake, ("purchase.csv", "ab" * 32, "restored", None, "was right"), recorded_at="2023-03-03T00:00:00")
+    assert "11 of its 11 records" in refusal(lake)
+
+
+REASON = "purchase-2.csv: column 'release_date' is missing (found: 'a'). Nothing of this file was loaded."
+
+
+def test_a_refused_file_blocks_until_it_is_replaced(lake):
+    files(lake, ("purchase-2.csv", "cd" * 32, "refused", None, REASON))
+    said = refusal(lake)
+    assert said.splitlines() == [
+        "Nothing was published; the last good numbers stay.",
+        f"refused_file: {REASON} {checks.REFUSED_FILE.advice}",
+        'To publish all the same: gmv run --accept refused_file --because "…"',
+    ]
+    assert REASON in status.status(Reader(lake), TODAY).problems
+    files(lake, ("purchase-2.csv", "ce" * 32, "refused", None, "again"), recorded_at="2023-03-02T00:00:00")
+    assert "refused_file: again" in refusal(lake)
+    files(lake, ("purchase-2.csv", "cf" * 32, "ingested", 3, None), recorded_at="2023-03-03T00:00:00")
+    assert failed(judge(lake)) == []
+    assert status.status(Reader(lake), TODAY).problems == []
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome"), [("purchase-2.csv", "retracted"), ("purchase-2-renamed.csv", "ingested")]
+)
+def test_a_refused_content_is_closed_when_it_is_retracted_or_came_under_another_name(lake, path, outcome):
+    files(lake, ("purchase-2.csv", "cd" * 32, "refused", None, REASON))
+    files(lake, (path, "cd" * 32, outcome, 0, None), recorded_at="2023-03-02T00:00:00")
+    assert failed(judge(lake)) == []
+
+
+def test_a_file_without_a_table_is_a_warning_that_a_setting_makes_block(lake, monkeypatch):
+    files(lake, ("notes.csv", None, "refused", None, "notes.csv: no table."), table=None)
+    assert failed(judge(lake)) == [("unmatched_file", "notes.csv", "refused")]
+    monkeypatch.setenv("GMV_SEVERITIES", json.dumps({"unmatched_file": "block"}))
+    settings.cache_clear()
+    assert "unmatched_file: notes.csv: no table." in refusal(lake)
+    monkeypatch.setenv("GMV_SEVERITIES", json.dumps({"unmatched_file": "off"}))
+    settings.cache_clear()
+    assert failed(judge(lake)) == []
+
+
+@pytest.mark.parametrize(
+    ("severities", "message"),
+    [
+        ('{"row_accounting": "warn"}', "row_accounting always blocks"),
+        ('{"no_check": "warn"}', "no such check: 'no_check'"),
+        ('{"ties": "loud"}', "GMV_SEVERITIES"),
+    ],
+)
+def test_a_severity_that_makes_no_sense_is_refused(monkeypatch, severities, message):
+    monkeypatch.setenv("GMV_SEVERITIES", severities)
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=message):
+        settings()
+
+
+# --- Silver: neither can be accepted ----------------------------------------------------------------------
+
+
+def account(records: int, new_versions: int, quarantined: int) -> dict:
+    copies = records - new_versions - quarantined
+    counts = {"records": records, "new_versions": new_versions, "copies": copies, "quarantined": quarantined}
+    return {"table": "purchase", "file": "purchase.csv", **counts}
+
+
+def test_row_accounts_that_do_not_add_up_block(lake):
+    assert failed(quality.check_silver(Reader(lake), [account(11, 8, 3)], RUN)) == []
+    with pytest.raises(PublicationRefused) as refused:
+        quality.check_silver(Reader(lake), [account(11, 8, 4)], RUN)
+    assert "row_accounting: purchase.csv has 11 records, but 8 new + 4 quarantined." in str(refused.value)
+    assert "--accept" not in str(refused.value)
+    assert noted(lake) == [("row_accounting", "block", "purchase.csv", False)]
+
+
+def test_a_purchase_with_two_rows_in_silver_blocks(lake):
+    assert failed(quality.check_silver(Reader(lake), [], RUN)) == []
+    again = Reader(lake).rows("select * from silver.purchase where purchase_id = '56'")
+    write(lake, PURCHASE.latest, again)
+    with pytest.raises(PublicationRefused, match="silver/purchase has 7 rows for 6 purchases"):
+        quality.check_silver(Reader(lake), [], RUN)
+
+
+# --- Accepting ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_accepted_is_published_and_recorded_until_the_file_changes(lake):
+    files(lake, ("purchase-2.csv", "cd" * 32, "refused", None, REASON))
+    refusal(lake)
+    results = judge(lake, accepting=acceptance.asked_for("refused_file", "sent by mistake"))
+    assert [(one["check"], one["accepted"]) for one in results if not one["passed"]] == [
+        ("refused_file", True)
+    ]
+    (row,) = Reader(lake).rows("select * from monitoring.runs where event = 'accepted'")
+    assert row["run"] == RUN and row["at"] is not None
+    assert json.loads(row["details"]) == {
+        "check": "refused_file",
+        "subject": "purchase-2.csv",
+        "value": "refused",
+        "holds_for": "cd" * 32,
+        "who": acceptance.who(),
+        "because": "sent by mistake",
+    }
+    assert status.status(Reader(lake), TODAY).problems == []
+
+    assert failed(judge(lake)) == [("refused_file", "purchase-2.csv", "refused")], "it holds for later runs"
+    assert len(Reader(lake).rows("select 1 from monitoring.runs where event = 'accepted'")) == 1
+    files(lake, ("purchase-2.csv", "ce" * 32, "refused", None, REASON), recorded_at="2023-03-04T00:00:00")
+    assert "refused_file" in refusal(lake)
+
+
+def test_an_acceptance_is_of_one_check_and_subject(lake):
+    files(lake, ("purchase-2.csv", "cd" * 32, "refused", None, REASON))
+    rejected(lake, 11)
+    said = refusal(lake, accepting=acceptance.asked_for("refused_file", "known"))
+    assert "quarantined_share" in said and "refused_file" not in said
+    files(lake, ("purchase-3.csv", "ff" * 32, "refused", None, "Another."))
+    assert "refused_file: Another." in refusal(lake)
+    results = judge(lake, accepting=acceptance.asked_for("all", "known"))
+    assert {one["check"] for one in results if one["accepted"]} == {"refused_file", "quarantined_share"}
+
+
+def test_a_number_is_accepted_for_its_day_and_value(lake):
+    finding = findings.Finding(checks.NEGATIVE_GMV, "2023-02-24 nacional", "-1.00", "…")
+    same = findings.Finding(checks.NEGATIVE_GMV, "2023-02-24 nacional", "-1.00", "…")
+    other = findings.Finding(checks.NEGATIVE_GMV, "2023-02-24 nacional", "-1.01", "…")
+    acceptance.accept(lake, [finding], acceptance.asked_for("negative_gmv", "a correction"), RUN)
+    accepted = acceptance.accepted(Reader(lake))
+    assert ("negative_gmv", same.accepted_as) in accepted
+    assert ("negative_gmv", other.accepted_as) not in accepted
+
+
+@pytest.mark.parametrize("check", ["ledger_equals_silver", "silver_key_unique", "row_accounting"])
+def test_a_lake_that_contradicts_itself_can_not_be_accepted(lake, check):
+    with pytest.raises(UsageError, match=f"{check} can't be accepted: its failure says"):
+        acceptance.asked_for(check, "it will be fine")
+    sums = ledger_sums(Reader(lake))
+    place = day("2023-02-18"), "nacional"
+    coming = sums | {place: sums[place] + Decimal("0.01")}
+    assert "ledger_equals_silver" in refusal(lake, coming=coming, accepting=acceptance.asked_for("all", "hm"))
+    # Not even by a row that somebody wrote by hand.
+    value = "778.56 from silver, 778.55 in the ledger"
+    details = {"check": "ledger_equals_silver", "holds_for": f"2023-02-18 nacional: {value}"}
+    write(lake, RUNS, [{"run": RUN, "event": "accepted", "details": json.dumps(details)}])
+    assert "ledger_equals_silver" in refusal(lake, coming=coming)
+
+
+@pytest.mark.parametrize(
+    ("check", "because", "message"),
+    [
+        ("refused_file", "", "--accept needs a reason"),
+        ("", "because", "name the check by --accept"),
+        ("refused", "because", "There is no check 'refused' to accept; there are all, negative_gmv"),
+    ],
+)
+def test_an_acceptance_needs_a_check_and_a_reason(check, because, message):
+    with pytest.raises(UsageError, match=message) as wrong:
+        acceptance.asked_for(check, because)
+    assert wrong.value.exit_code == 2
+    assert acceptance.asked_for("", "") is None
+
+
+# --- What is declared -------------------------------------------------------------------------------------
+
+
+def test_every_limit_of_a_check_is_a_setting():
+    for check in checks.CHECKS:
+        for name in re.findall(r"\{(\w+)\}", check.must_hold):
+            assert name in type(settings()).model_fields
+        assert "{" not in findings.limit(check)
+
+
+def test_results_have_the_columns_that_are_declared(lake):
+    judge(lake)
+    rows = Reader(lake).rows("select * from monitoring.check_results")
+    assert list(rows[0]) == CHECK_RESULTS.column_names
+
+
+def test_the_docs_have_every_check_with_its_severity_and_limit():
+    text = (PROJECT / "docs" / "quality.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| (\w+)(?: \(always\))? \| ([^|]+) \| ([^|]+) \|", text, re.MULTILINE)
+    assert told == [
+        (check.name, check.severity, check.subject, findings.limit(check)) for check in checks.CHECKS
+    ]
