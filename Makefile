@@ -81,6 +81,11 @@ bench-full: $(READY) ## The same with up to 20 million purchases (hours, 40 GB o
 
 identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
 	@$(BIN)/python benchmarks/identities.py --purchases 200000 --increments 3 --per-day 2000
+anomalies: $(READY) ## Measure how often anomaly checks see planted faults, and how often they cry wolf (seconds)
+	@$(BIN)/python benchmarks/anomalies.py
+
+fuzz: $(READY) ## Try 10,000 files that were changed at random, and two dozen lakes of them (minutes)
+	@FUZZ_FILES=10000 FUZZ_LAKES=24 $(BIN)/python -m pytest --timeout=7200 tests/test_fuzz.py
 
 setup-s3: $(VENV)/.ready-s3 ## Add what a lake in S3 needs: packages, and Spark's jars for S3
 

@@ -53,6 +53,7 @@ class Format(StrEnum):
 
     table = "table"
     csv = "csv"
+    spreadsheet = "spreadsheet"
     json = "json"
 
 
@@ -190,7 +191,10 @@ def show(
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     lake: LakeOption = None,
 ) -> None:
-    """Print a table's rows, sorted, or a list of what is odd (problems names them); csv is exact."""
+    """Print a table's rows, sorted, or a list of what is odd (problems names them).
+
+    csv is exact; spreadsheet is the same with formulas disarmed.
+    """
     from gmv import show as shown
     from gmv.lake.reader import Reader
     from gmv.notebook import parse_date
@@ -597,8 +601,8 @@ def _tell_run(record: Record, request: Request) -> None:
 def _print_rows(columns: list[str], rows: Any, output: Format, title: str) -> None:
     from gmv import show as shown
 
-    if output is Format.csv:
-        sys.stdout.write(shown.as_csv(columns, rows))
+    if output in (Format.csv, Format.spreadsheet):
+        sys.stdout.write(shown.as_csv(columns, rows, for_spreadsheet=output is Format.spreadsheet))
     elif output is Format.json:
         sys.stdout.write(shown.as_json(rows))
     else:

@@ -80,13 +80,19 @@ def rows(
     return reader.rows(f"select * from ({source}) {dated} order by all", **parameters)
 
 
-def as_csv(columns: Sequence[str], of_rows: Sequence[dict[str, Any]]) -> str:
-    """Header and rows; amounts with all their decimals, empty for null."""
+def as_csv(columns: Sequence[str], of_rows: Sequence[dict[str, Any]], for_spreadsheet: bool = False) -> str:
+    """Header and rows; amounts with all their decimals, empty for null.
+
+    Args:
+        for_spreadsheet: a text that a spreadsheet would take for a formula gets an apostrophe before it, and the
+            file a byte-order mark, so that its accents are understood. Without it every value is exact.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_plain(row[column]) for column in columns] for row in of_rows)
-    return text.getvalue()
+    shown = _guarded if for_spreadsheet else _plain
+    writer.writerows([shown(row[column]) for column in columns] for row in of_rows)
+    return ("\ufeff" if for_spreadsheet else "") + text.getvalue()
 
 
 def as_json(of_rows: Sequence[dict[str, Any]]) -> str:
@@ -97,6 +103,14 @@ def as_json(of_rows: Sequence[dict[str, Any]]) -> str:
 def as_text(value: Any) -> str:
     """A value for people: amounts with separators of thousands."""
     return f"{value:,f}" if isinstance(value, Decimal) else str(_plain(value))
+
+
+_BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def _guarded(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.lstrip(" ").startswith(_BEGINS_FORMULA)
+    return f"'{value}" if is_formula else _plain(value)
 
 
 def _plain(value: Any) -> Any:

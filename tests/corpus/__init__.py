@@ -1,0 +1,1 @@
+"""Hostile files, each with what must become of it: declared once, in `corpus.cases`."""
