@@ -81,6 +81,7 @@ bench-full: $(READY) ## The same with up to 20 million purchases (hours, 40 GB o
 
 identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
 	@$(BIN)/python benchmarks/identities.py --purchases 200000 --increments 3 --per-day 2000
+
 anomalies: $(READY) ## Measure how often anomaly checks see planted faults, and how often they cry wolf (seconds)
 	@$(BIN)/python benchmarks/anomalies.py
 

@@ -97,7 +97,7 @@ def test_a_reason_reaches_the_notebook_as_the_text_that_it_is(because):
     asked = acceptance.asked_for("refused_file", because)
     namespace: dict = {}
     exec(PythonTranslator.codify({"because": asked.because}), namespace)
-    assert namespace["because"] == because
+    assert namespace["because"] == because.strip()
 
 
 def test_the_servers_token_is_in_no_process_list_and_no_log(server):

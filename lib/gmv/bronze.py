@@ -114,10 +114,6 @@ def _outcome_of(
     target: Path,
     arrivals: Arrivals,
 ) -> dict:
-    if file.table is None:
-        names = ", ".join(event.name for event in EVENT_TABLES)
-        reason = f"{file.path}: neither its name nor a folder of its path names a table ({names}). It was left alone."
-        return {"outcome": "refused", "reason": reason}
     try:
         sha256 = landing.sha256(file)
     except landing.Refused as refused:
@@ -126,6 +122,10 @@ def _outcome_of(
         is_retracted = " and is retracted" if seen[sha256] == "retracted" else ""
         reason = f"its content was ingested before{is_retracted}"
         return {"outcome": "repeated", "sha256": sha256, "reason": reason}
+    if file.table is None:
+        names = ", ".join(event.name for event in EVENT_TABLES)
+        reason = f"{file.path}: neither its name nor a folder of its path names a table ({names}). It was left alone."
+        return {"outcome": "refused", "sha256": sha256, "reason": reason}
     event = event_table(file.table)
     try:
         staged = landing.stage(file, event, run, ingested_at, target / event.name)
