@@ -385,19 +385,20 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
         execute(f"create view judged.quarantine as {rejected}")
         return
     brought = " union all ".join(
-        f"select purchase_id from silver.{event.versions.name} where run in (select unnest($runs))"
+        f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
         for event in EVENT_TABLES
     )
+    ids = reader.of_runs(runs).sql(f"select distinct purchase_id from ({brought})", runs=list(runs))
+    reader.connection.register("brought", ids.to_arrow_table())
     execute(
         f"""
         create table judged.touched as
-        select distinct purchase_id from (
-            {brought}
-            union all select purchase_id from ({rejected}) where run in (select unnest($runs))
-        ) where purchase_id is not null
+        select purchase_id from brought union
+        select purchase_id from ({rejected}) where list_contains($runs, run) and purchase_id is not null
         """,
         {"runs": list(runs)},
     )
+    reader.connection.unregister("brought")
     of_touched = "semi join judged.touched using (purchase_id)"
     for table in tables:
         execute(f"create table judged.{table.name} as from {table.path.replace('/', '.')} {of_touched}")
