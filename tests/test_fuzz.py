@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import reference
 from gmv import landing, silver
-from gmv.settings import PROJECT, settings
+from gmv.settings import PROJECT
 from gmv.tables import EVENT_TABLES, EventTable
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
@@ -261,10 +261,8 @@ def values(spark: SparkSession, event: EventTable, files: list[str]) -> list[tup
 
 
 @pytest.mark.parametrize("number", range(LAKES))
-def test_the_published_numbers_are_the_models_over_the_accepted_records(tmp_path, spark, monkeypatch, number):
+def test_the_published_numbers_are_the_models_over_the_accepted_records(tmp_path, spark, number):
     """Files of changed samples, all about the same few purchases: ties, copies and corrections of each other."""
-    monkeypatch.setenv("GMV_QUARANTINED_PERCENT", "100")
-    settings.cache_clear()
     lake = TestLake(tmp_path)
     begin = 1_000_000 + number * FILES_OF_A_LAKE
     mutants = [Mutant.of(seed, datetime.now()) for seed in range(begin, begin + FILES_OF_A_LAKE)]

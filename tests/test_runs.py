@@ -91,7 +91,6 @@ def story(tmp_path_factory, spark):
     """A lake after four runs, and what was seen after each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("GMV_CLOSED_UNTIL", raising=False)
-        patch.setenv("GMV_QUARANTINED_PERCENT", "75")
         settings.cache_clear()
         lake = TestLake(tmp_path_factory.mktemp("story"))
         seen = []
