@@ -235,8 +235,8 @@ def test_tables_fit_a_hundred_columns_and_end_in_the_same_sum(worked_example):
         console.print(table)
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 100
-    (together,) = (line for line in lines if "together" in line)
-    assert "-100.00" in together
+    of_day, of_restatements = (line for line in lines if "together" in line)
+    assert "+0.00" in of_day and "-100.00" in of_restatements
     assert any("posted when d/purchase.csv arrived" in line for line in lines)
 
 
@@ -254,6 +254,7 @@ def test_csv_and_json_are_exact_and_a_question_needs_one_subject(worked_example)
         *("80.00", "-80.00", "80.00")
     ]
     assert told("--start-date", "2023-03-11", "--end-date", "2023-03-20").startswith("Nothing counts on")
+    assert "+80.00" in told("--run", "run003")
     for wrong in ([], ["2023-03-10", "--run", "run001"], ["--start-date", "2023-03-10"], ["10.03.2023"]):
         with pytest.raises(UsageError):
             told(*wrong)

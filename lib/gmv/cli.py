@@ -256,7 +256,7 @@ def explain(
             first, last = parse_date("--start-date", start_date), parse_date("--end-date", end_date)
         changes = explaining.days(reader, Window(first, last), today)
     if output is Format.table:
-        _print_tables(tell.explanation(changes))
+        _print_tables(tell.explanation(changes, run))
     else:
         _print_rows([*tell.EXPLAIN_COLUMNS], tell.explanation_rows(changes), output, "")
 

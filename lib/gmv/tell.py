@@ -72,8 +72,15 @@ def explanation_rows(changes: Iterable[Change]) -> list[dict[str, Any]]:
     ]
 
 
-def explanation(changes: Sequence[Change]) -> Iterator[RenderableType]:
-    """Tables for people: the numbers in order of time, then why they changed, then the postings."""
+def explanation(changes: Sequence[Change], run: str = "") -> Iterator[RenderableType]:
+    """Tables for people: the numbers in order of time, then why they changed, then the postings.
+
+    Args:
+        run: the changes are those of this run, not all that days had.
+    """
+    if run:
+        yield from _explanation_of_run(changes, run)
+        return
     if not changes:
         yield "Nothing counts on these days, and nothing ever did."
         return
@@ -186,6 +193,15 @@ def _in_brief(change: Change) -> str:
     return "\n".join(lines)
 
 
+def _explanation_of_run(changes: Sequence[Change], run: str) -> Iterator[RenderableType]:
+    if not changes:
+        yield f"Run {run} published no number and posted nothing."
+        return
+    yield _numbers(changes, changes)
+    yield _why(f"Why run {run} changed them", changes)
+    yield _postings("The postings behind that", changes)
+
+
 def _numbers(changes: Sequence[Change], restated: Sequence[Change]) -> Table:
     table = _table(
         "The numbers, in order of time", day="", subsidiary="", what="", GMV="right", change="right"
@@ -200,14 +216,14 @@ def _numbers(changes: Sequence[Change], restated: Sequence[Change]) -> Table:
             f"{change.difference:+,.2f}",
         )
     waiting = [change for change in changes if change.is_waiting]
-    first = _sum(change for change in changes if not change.is_restatement and change not in waiting)
+    new = _sum(change for change in changes if not change.is_restatement and change not in waiting)
     published = _sum(change for change in changes if change not in waiting)
     table.add_section()
-    table.add_row("", "", "as first published", f"{first:,.2f}", "")
-    table.add_row("", "", "published now", f"{published:,.2f}", f"{published - first:+,.2f}")
+    table.add_row("", "", "first published", "", f"{new:+,.2f}")
+    table.add_row("", "", "restated", "", f"{published - new:+,.2f}")
     if waiting:
-        coming = _sum(changes)
-        table.add_row("", "", "when all is published", f"{coming:,.2f}", f"{coming - published:+,.2f}")
+        table.add_row("", "", "not published yet", "", f"{_sum(waiting):+,.2f}")
+    table.add_row("", "", "together", "", f"{_sum(changes):+,.2f}")
     if len(shown) > 2 * MOST_ROWS or len(shown) < len(changes):
         table.caption = f"The newest of {len(changes):,} changes; --format csv prints all."
     return table
