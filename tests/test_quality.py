@@ -12,7 +12,7 @@ from gmv import checks, quality, status
 from gmv.errors import PublicationRefused, UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Plan, ledger_sums
-from gmv.quality import acceptance, findings
+from gmv.quality import acceptance, days, findings
 from gmv.settings import PROJECT, settings
 from gmv.tables import (
     CHECK_RESULTS,
@@ -281,6 +281,16 @@ def test_a_number_is_accepted_for_its_day_and_value(lake):
     accepted = acceptance.accepted(Reader(lake))
     assert ("negative_gmv", same.accepted_as) in accepted
     assert ("negative_gmv", other.accepted_as) not in accepted
+
+
+def test_an_anomaly_that_was_published_with_a_warning_can_be_accepted_later(lake):
+    flagged = findings.Finding(checks.WEEKDAY_GMV, "2023-02-01 nacional", "9.00", "much less than likely")
+    findings.note(lake, {checks.WEEKDAY_GMV: [flagged]}, RUN)
+    assert days.flagged(Reader(lake), acceptance.accepted(Reader(lake))) == [flagged]
+    judge(lake, accepting=acceptance.asked_for("refused_file", "another check"))
+    assert days.flagged(Reader(lake), acceptance.accepted(Reader(lake))) == [flagged]
+    judge(lake, accepting=acceptance.asked_for("weekday_gmv", "a holiday"))
+    assert days.flagged(Reader(lake), acceptance.accepted(Reader(lake))) == []
 
 
 @pytest.mark.parametrize("check", ["ledger_equals_silver", "silver_key_unique", "row_accounting"])

@@ -594,8 +594,22 @@ def _tell_run(record: Record, request: Request) -> None:
             more = f" (and {len(failed) - 1} more: gmv show check_results)" if len(failed) > 1 else ""
             accepted = "accepted" if all(result["accepted"] for result in failed) else "warning"
             print(f"{accepted:<8} {check}: {failed[0]['message']}{more}")
+    if request.accepting:
+        _tell_accepted(record, request.accepting.check)
     print(f"Run:    {record.place}")
     print(f"Report: {record.place / 'report.html'}")
+
+
+def _tell_accepted(record: Record, check: str) -> None:
+    from gmv.lake.reader import Reader
+
+    (accepted,) = Reader(record.lake).rows(
+        "select count(*) as n from monitoring.runs where run = $run and event = 'accepted'", run=record.run
+    )
+    if accepted["n"]:
+        print(f"Accepted {accepted['n']} subject(s), until they change: gmv show runs")
+    else:
+        print(f"There was nothing to accept: {check} did not fail, or was accepted before.")
 
 
 def _print_rows(columns: list[str], rows: Any, output: Format, title: str) -> None:

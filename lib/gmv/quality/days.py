@@ -76,7 +76,11 @@ def new_subsidiaries(reader: Reader) -> list[dict]:
 
 
 def found(
-    reader: Reader, sums: Mapping[Place, Decimal], coming: Mapping[Place, Decimal], days: Collection[dt.date]
+    reader: Reader,
+    sums: Mapping[Place, Decimal],
+    coming: Mapping[Place, Decimal],
+    days: Collection[dt.date],
+    flagged: Collection[Finding] = (),
 ) -> dict[Check, list[Finding]]:
     """What is odd about the days that are about to be published.
 
@@ -84,6 +88,7 @@ def found(
         sums: GMV of all days and subsidiaries, by the ledger.
         coming: GMV of the run's days.
         days: those to publish, whose numbers are new.
+        flagged: anomalies of earlier runs, whose numbers are not taken for normal.
     """
     numbers = {place: gmv for place, gmv in sums.items() if place[0] not in days}
     numbers |= {place: gmv for place, gmv in coming.items() if place[0] in days}
@@ -100,12 +105,12 @@ def found(
         checks.WEEKDAY_GMV: [],
         checks.SUBSIDIARY_VANISHED: [],
     }
-    flagged = _flagged(reader)
-    for finding in anomalies.unlike_weekday(checks.WEEKDAY_GMV, by_subsidiary, days, flagged):
+    abnormal = {(finding.subject, finding.value) for finding in flagged}
+    for finding in anomalies.unlike_weekday(checks.WEEKDAY_GMV, by_subsidiary, days, abnormal):
         results[finding.check].append(finding)
     if severity(checks.WEEKDAY_RECORDS) != "off":
         results[checks.WEEKDAY_RECORDS] = anomalies.unlike_weekday(
-            checks.WEEKDAY_RECORDS, _records(reader), days, flagged, decimals=0
+            checks.WEEKDAY_RECORDS, _records(reader), days, abnormal, decimals=0
         )
     return results
 
@@ -165,14 +170,21 @@ def _records(reader: Reader) -> dict[str, dict[dt.date, Decimal]]:
     return counted
 
 
-def _flagged(reader: Reader) -> set[tuple[str, str]]:
-    """Subject and value of the anomalies of earlier runs that nobody has accepted."""
-    judged = [checks.WEEKDAY_GMV.name, checks.SUBSIDIARY_VANISHED.name, checks.WEEKDAY_RECORDS.name]
+def flagged(reader: Reader, accepted: Collection[tuple[str, str]]) -> list[Finding]:
+    """The anomalies of earlier runs that nobody has accepted.
+
+    Args:
+        accepted: what `acceptance.accepted` gives.
+    """
+    judged = (checks.WEEKDAY_GMV, checks.SUBSIDIARY_VANISHED, checks.WEEKDAY_RECORDS)
     rows = reader.rows(
         """
-        select distinct subject, value from monitoring.check_results
-        where not passed and not coalesce(accepted, false) and list_contains($judged, "check")
+        select distinct "check", subject, value, message from monitoring.check_results
+        where not passed and list_contains($judged, "check") order by all
         """,
-        judged=judged,
+        judged=[check.name for check in judged],
     )
-    return {(row["subject"], row["value"]) for row in rows}
+    found = [
+        Finding(checks.BY_NAME[row["check"]], row["subject"], row["value"], row["message"]) for row in rows
+    ]
+    return [one for one in found if (one.check.name, one.accepted_as) not in accepted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
@@ -125,6 +126,7 @@ def check_gold(
         PublicationRefused: naming what blocks; nothing may be published then.
     """
     sums, judged = ledger_sums(reader), set(plan.days)
+    flagged = days.flagged(reader, acceptance.accepted(reader))
     found: Found = {
         LEDGER_EQUALS_SILVER: _apart(
             reader, coming, {place: gmv for place, gmv in sums.items() if place[0] in judged}
@@ -133,19 +135,25 @@ def check_gold(
         **files.refused(reader),
         **files.quarantined(reader),
         **oddities.found(reader, oddities.since_last_publication(reader)),
-        **days.found(reader, sums, coming, set(plan.publish)),
+        **days.found(reader, sums, coming, set(plan.publish), flagged),
     }
-    return _passed_or_refused(reader, found, run, accepting)
+    return _passed_or_refused(reader, found, run, accepting, flagged)
 
 
-def _passed_or_refused(reader: Reader, found: Found, run: str, accepting: Acceptance | None) -> list[dict]:
+def _passed_or_refused(
+    reader: Reader,
+    found: Found,
+    run: str,
+    accepting: Acceptance | None,
+    earlier: Iterable[Finding] = (),
+) -> list[dict]:
+    """Note the results, and what was accepted: of this run, and of what `earlier` runs published with a warning."""
     found = {check: findings for check, findings in found.items() if severity(check) != "off"}
     are_accepted = acceptance.accepted(reader)
     if accepting:
         newly = [
             finding
-            for findings in found.values()
-            for finding in findings
+            for finding in itertools.chain(*found.values(), earlier)
             if accepting.covers(finding) and (finding.check.name, finding.accepted_as) not in are_accepted
         ]
         acceptance.accept(reader.lake, newly, accepting, run)
