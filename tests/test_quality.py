@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -345,3 +346,14 @@ def test_the_docs_have_every_check_with_its_severity_and_limit():
     assert told == [
         (check.name, check.severity, check.subject, findings.limit(check)) for check in checks.CHECKS
     ]
+
+
+def test_results_of_a_lake_that_was_made_before_a_column_was_declared_are_read_and_added_to(lake):
+    older = replace(
+        CHECK_RESULTS, columns=tuple(one for one in CHECK_RESULTS.columns if one.name != "amount")
+    )
+    write(lake, older, [{"run": "r0", "check": "day_drop", "passed": True}])
+    assert [row["amount"] for row in Reader(lake).rows("select * from monitoring.check_results")] == [None]
+    judge(lake)
+    rows = Reader(lake).rows('select run, "check" from monitoring.check_results order by run limit 2')
+    assert len(rows) == 2

@@ -167,7 +167,17 @@ class Reader:
             )
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
             selected = ", ".join(f'"{column.name}"' for column in table.columns)
-            view = f"create view {name} as select {selected} from read_parquet([{listed}]{hive})"
+            source = f"from read_parquet([{listed}]{hive})"
+            if table.layer == "monitoring":  # an older lake's may lack a column that has been added since
+                typed = ", ".join(
+                    f'null::{_DUCKDB_TYPES.get(column.type, column.type)} as "{column.name}"'
+                    for column in table.columns
+                )
+                source = (
+                    f"from (select {typed} where false union all by name "
+                    f"from read_parquet([{listed}]{hive}, union_by_name = true))"
+                )
+            view = f"create view {name} as select {selected} {source}"
             try:
                 self.connection.execute(view)
             except duckdb.Error as error:

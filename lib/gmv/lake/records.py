@@ -59,6 +59,7 @@ def append(
                 str(lake / table.path),
                 columns,
                 mode="append",
+                schema_mode="merge",  # a table that was made before a column was declared gets it
                 partition_by=list(table.partition_by) or None,
                 commit_properties=_commit(metadata),
             )
