@@ -110,6 +110,9 @@ cluster-test: setup-s3 gateway ## Run the pipeline on a Spark cluster of a maste
 sql: $(READY) ## Generate the analysts' SQL in sql/ anew
 	@$(BIN)/python -m gmv.warehouse
 
+backtest: $(READY) ## Measure how often the report's intervals of further change hold (a minute)
+	@$(BIN)/python benchmarks/finality.py
+
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
 	@cp requirements.lock requirements-s3.lock  # the same versions, but where S3's packages need others

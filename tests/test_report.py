@@ -517,10 +517,10 @@ def test_the_sample_gives_one_file_that_needs_nothing_else(sample: Path, tmp_pat
     ]
     assert addresses and all(re.match("data:image/png|#", address) for address in addresses)
     assert not re.search(r"https?://|//cdn|@import|url\(", html)
-    assert len(elements.all("img")) == 2
+    assert len(elements.all("img")) == 3
     assert all(len(image["alt"] or "") > 40 for image in elements.all("img"))
     assert "554.50" in html and "778.55" in html and "505.50" in html
-    assert "This run restated nothing" in html
+    assert "Nothing was restated" in html
     assert "notebook.start" not in html and "In [" not in html
 
 

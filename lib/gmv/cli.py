@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gmv.quality.acceptance import Acceptance
     from gmv.run.record import Record
     from gmv.run.runner import Request
+    from gmv.status import Status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -261,40 +262,41 @@ def explain(
         _print_rows([*tell.EXPLAIN_COLUMNS], tell.explanation_rows(changes), output, "")
 
 
-@app.command(epilog="Examples:\n\n  gmv status\n\n  gmv status --lake ~/lake --as-of-date 2023-03-01")
-def status(as_of_date: AsOfOption = "", lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
-    """The last run, pending days, freshness and open problems."""
+class StatusFormat(StrEnum):
+    """How the status is printed."""
+
+    text = "text"
+    json = "json"
+    openmetrics = "openmetrics"
+
+
+@app.command(
+    epilog="Examples:\n\n  gmv status\n\n  gmv status --lake ~/lake --as-of-date 2023-03-01\n\n"
+    "  gmv status --format openmetrics > /var/lib/node_exporter/gmv.prom"
+)
+def status(
+    as_of_date: AsOfOption = "",
+    output: Annotated[StatusFormat, typer.Option("--format", help="How to print.")] = StatusFormat.text,
+    lake: LakeOption = None,
+    runs_dir: RunsOption = None,
+) -> None:
+    """The last run, pending days, freshness and open problems; ends with 1 when something is late or broken."""
+    from gmv import show as shown
     from gmv import status as state
     from gmv.lake.reader import Reader
     from gmv.notebook import parse_date
-    from gmv.publication import closed_books
-    from gmv.run import runner
     from gmv.settings import settings
 
     today = parse_date("--as-of-date", as_of_date) or settings().today()
     found = state.status(Reader(_folder("lake", lake)), today)
-    last, fresh = found.last_run, found.freshness
-    told = (
-        f"{last['run']} {last['outcome'] or 'did not end'} (UTC {last['started']:%Y-%m-%d %H:%M})"
-        if last
-        else "none"
-    )
-    print(f"Last run        {told}")
-    print(f"Published up to {fresh['newest_published_day'] or '-'}")
-    print(f"Newest event    {fresh['newest_event'] or '-'}")
-    print(f"Newest file     {fresh['newest_file'] or '-'}")
-    print(f"Report          {runner.last_report(_folder('runs_dir', runs_dir)) or '-'}")
-    for step, runs in found.unfinished.items():
-        if runs:
-            print(f"Unfinished      {step}: {', '.join(runs)}; the next run takes them in")
-    if found.pending:
-        _print_rows(["day", "published", "coming"], found.pending, Format.table, "pending days")
-        if waiting := closed_books((row["day"] for row in found.pending), settings().closed_until):
-            print(f"Closed books    {waiting}")
+    if output is StatusFormat.openmetrics:
+        sys.stdout.write(found.as_openmetrics())
+    elif output is StatusFormat.json:
+        sys.stdout.write(shown.as_json(found.as_dict()))
     else:
-        print("Pending days    none")
-    for problem in found.problems:
-        print(f"Problem         {problem}")
+        _tell_status(found, _folder("runs_dir", runs_dir))
+    if not found.is_well:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Examples:\n\n  gmv verify\n\n  gmv verify --format json --lake ~/lake")
@@ -413,6 +415,26 @@ def export(
         f"{len(done.written)} {what} written, {len(done.unchanged)} unchanged, {len(done.removed)} removed: "
         f"{location(to) / exporting.MANIFEST}"
     )
+
+
+@app.command(
+    name="alert-test",
+    epilog="Example:\n\n  GMV_ALERT_URLS=mailto://user:password@example.com gmv alert-test",
+)
+def alert_test() -> None:
+    """Send a test message to each address of GMV_ALERT_URLS; ends with 1 when one is not delivered."""
+    from gmv.errors import UsageError
+    from gmv.run import alerts
+
+    results = alerts.test_message()
+    if not results:
+        raise UsageError(
+            "GMV_ALERT_URLS is empty, so alerts go nowhere. Set it; docs/alerts.md has examples."
+        )
+    for address, failure in results:
+        print(f"{address.name:<16} {f'NOT delivered: {failure}' if failure else 'delivered'}")
+    if any(failure for _, failure in results):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example:\n\n  gmv doctor")
@@ -610,6 +632,36 @@ def _tell_accepted(record: Record, check: str) -> None:
         print(f"Accepted {accepted['n']} subject(s), until they change: gmv show runs")
     else:
         print(f"There was nothing to accept: {check} did not fail, or was accepted before.")
+
+
+def _tell_status(found: Status, runs_dir: Path) -> None:
+    from gmv.publication import closed_books
+    from gmv.run import runner
+    from gmv.settings import settings
+
+    last, fresh = found.last_run, found.freshness
+    told = (
+        f"{last['run']} {last['outcome'] or 'did not end'} (UTC {last['started']:%Y-%m-%d %H:%M})"
+        if last
+        else "none"
+    )
+    late = f" ({fresh.days_late} day(s) late: {fresh.expected_day} was expected)" if fresh.days_late else ""
+    print(f"Last run        {told}")
+    print(f"Published up to {fresh.newest_published_day or '-'}{late}")
+    print(f"Newest event    {fresh.newest_event or '-'}")
+    print(f"Newest file     {fresh.newest_file or '-'}")
+    print(f"Report          {runner.last_report(runs_dir) or '-'}")
+    for step, runs in found.unfinished.items():
+        if runs:
+            print(f"Unfinished      {step}: {', '.join(runs)}; the next run takes them in")
+    if found.pending:
+        _print_rows(["day", "published", "coming"], found.pending, Format.table, "pending days")
+        if waiting := closed_books((row["day"] for row in found.pending), settings().closed_until):
+            print(f"Closed books    {waiting}")
+    else:
+        print("Pending days    none")
+    for problem in found.problems:
+        print(f"{'BROKEN' if problem.is_broken else 'Problem':<15} {problem}")
 
 
 def _print_rows(columns: list[str], rows: Any, output: Format, title: str) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
+
 from gmv.lake import records
 from gmv.lake.reader import Reader
-from gmv.tables import EVENT_TABLES, PARTITION_STATS
+from gmv.problems import freshness
+from gmv.tables import DAY_STATS, EVENT_TABLES, FRESHNESS, PARTITION_STATS, STEPS
 
 _COUNTS = {
     "silver": {
@@ -91,3 +95,59 @@ def note_counts(reader: Reader, layer: str, run: str) -> list[dict]:
     rows = [{"run": run, **row, "recorded_at": moment} for row in changed]
     records.append(reader.lake, PARTITION_STATS, rows)
     return rows
+
+
+def note_run(reader: Reader, run: str, today: dt.date, seconds: Mapping[str, float]) -> None:
+    """Append what a run that has ended leaves: the days that it changed, freshness, bytes, durations.
+
+    Args:
+        reader: the lake after the run.
+        today: the run's.
+        seconds: how long each step took.
+    """
+    moment = records.now()
+    common = {"run": run, "recorded_at": moment}
+    days = reader.rows(
+        """
+        with total as (
+            select transaction_date as day, cast(sum(gmv) as decimal(38, 2)) as gmv
+            from gold.daily_gmv group by all
+        ), changed as (
+            select distinct transaction_date as day from gold.daily_gmv_history where run = $run
+        )
+        select day, coalesce(total.gmv, 0.00) as gmv,
+            coalesce(total.gmv, 0.00) - day_before.gmv as against_day_before,
+            coalesce(total.gmv, 0.00) - week_before.gmv as against_week_before
+        from changed
+        left join total using (day)
+        left join total as day_before on day_before.day = changed.day - 1
+        left join total as week_before on week_before.day = changed.day - 7
+        order by day
+        """,
+        run=run,
+    )
+    records.append(reader.lake, DAY_STATS, [{**row, **common} for row in days])
+    (read,) = reader.rows(
+        "select cast(coalesce(sum(size), 0) as bigint) as bytes_read, "
+        "cast(coalesce(sum(records), 0) as bigint) as records_read "
+        "from bronze.files where run = $run and outcome = 'ingested'",
+        run=run,
+    )
+    fresh = freshness(reader, today)
+    records.append(
+        reader.lake,
+        FRESHNESS,
+        [
+            {
+                **common,
+                **read,
+                "newest_event": fresh.newest_event,
+                "newest_file": fresh.newest_file,
+                "newest_published_day": fresh.newest_published_day,
+                "expected_day": fresh.expected_day,
+                "days_late": fresh.days_late,
+            }
+        ],
+    )
+    timed = [{**common, "step": step, "milliseconds": round(took * 1000)} for step, took in seconds.items()]
+    records.append(reader.lake, STEPS, timed)

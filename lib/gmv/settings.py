@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gmv.checks import BY_NAME, Severity
@@ -40,6 +40,25 @@ class Settings(BaseSettings):
     )
     timezone: str = Field("UTC", description="Whose current date is today, where --as-of-date is not given")
     closed_until: dt.date | None = Field(None, description="Books are closed up to this day, inclusive")
+    finality_days: int = Field(90, ge=1, description="How many days ahead further changes are expected")
+    settled_share: Decimal = Field(
+        Decimal("0.001"),
+        gt=0,
+        lt=1,
+        description="A day is settled when less than this share may still change",
+    )
+    late_after_days: int = Field(
+        1, ge=0, description="How many days the newest published day may lie behind yesterday"
+    )
+    restatement_percent: Decimal = Field(
+        Decimal(5), ge=0, description="A restatement above so many percent of a day is a problem to tell of"
+    )
+    alert_urls: SecretStr = Field(
+        SecretStr(""), description="Where alerts go: addresses of apprise, with spaces or commas between them"
+    )
+    report_link: str | None = Field(
+        None, description="Where people find the runs folder, for the link in an alert"
+    )
     spark_memory_mib: int = Field(
         default_factory=_half_of_memory_up_to_4_gib,
         ge=512,

@@ -95,7 +95,7 @@ def as_csv(columns: Sequence[str], of_rows: Sequence[dict[str, Any]], for_spread
     return ("\ufeff" if for_spreadsheet else "") + text.getvalue()
 
 
-def as_json(of_rows: Sequence[dict[str, Any]]) -> str:
+def as_json(of_rows: Any) -> str:
     """A list of objects; amounts as texts, since JSON's numbers are floats to most readers."""
     return json.dumps(of_rows, default=_plain, indent=2, ensure_ascii=False) + "\n"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gmv import progress, publication
 from gmv.lake.reader import Reader
-from gmv.quality import acceptance, files
-from gmv.quality.findings import severity
+from gmv.problems import Freshness, Problem, freshness, open_problems
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,88 @@ class Status:
         last_run: run, kind, started, ended, outcome, message of the newest run; empty before the first.
         pending: closed days whose published rows differ from the ledger, with both sums.
         unfinished: bronze runs that a step has still to take in, by step.
-        freshness: newest event, file and published day.
-        problems: what a person should look at, one sentence each.
+        freshness: newest events, file and published day, and the day that is expected.
+        problems: what a person should look at; late or broken first.
     """
 
     last_run: dict[str, Any]
     pending: list[dict[str, Any]]
     unfinished: dict[str, list[str]]
-    freshness: dict[str, Any]
-    problems: list[str] = field(default_factory=list)
+    freshness: Freshness
+    problems: list[Problem]
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing is late or broken."""
+        return not any(problem.is_broken for problem in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        problems = [{"key": one.key, "is_broken": one.is_broken, **asdict(one)} for one in self.problems]
+        fresh = {**asdict(self.freshness), "days_late": self.freshness.days_late}
+        return {
+            "is_well": self.is_well,
+            "last_run": self.last_run,
+            "pending": self.pending,
+            "unfinished": self.unfinished,
+            "freshness": fresh,
+            "problems": problems,
+        }
+
+    def as_openmetrics(self) -> str:
+        """As OpenMetrics text, for Prometheus and its like; times in seconds since 1970, UTC."""
+        fresh, last = self.freshness, self.last_run
+        seconds = None
+        if last and last["ended"]:
+            seconds = (last["ended"] - last["started"]).total_seconds()
+        kinds: dict[str, int] = {}
+        for problem in self.problems:
+            kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
+        coming = sum(day["coming"] - day["published"] for day in self.pending)
+        gauges: tuple[tuple[str, str, str, list[tuple[dict[str, str], Any]]], ...] = (
+            ("gmv_well", "1 when nothing is late or broken", "", [({}, int(self.is_well))]),
+            (
+                "gmv_problems",
+                "Open problems by kind",
+                "",
+                [({"kind": k}, n) for k, n in sorted(kinds.items())],
+            ),
+            (
+                "gmv_days_late",
+                "Days that publication lies behind what is expected",
+                "",
+                [({}, fresh.days_late)],
+            ),
+            ("gmv_pending_days", "Closed days that wait to be published", "", [({}, len(self.pending))]),
+            ("gmv_pending_amount", "By how much publishing them changes GMV", "", [({}, coming)]),
+            (
+                "gmv_newest_event_timestamp_seconds",
+                "Newest event of each table, by the source's clock",
+                "seconds",
+                [({"table": table}, _epoch(at)) for table, at in fresh.newest_events.items()],
+            ),
+            (
+                "gmv_newest_file_timestamp_seconds",
+                "Newest file",
+                "seconds",
+                [({}, _epoch(fresh.newest_file))],
+            ),
+            (
+                "gmv_newest_published_day_timestamp_seconds",
+                "Begin of the newest published day",
+                "seconds",
+                [({}, _epoch(fresh.newest_published_day))],
+            ),
+            (
+                "gmv_last_run_started_timestamp_seconds",
+                "Start of the last run",
+                "seconds",
+                [({"outcome": last["outcome"] or "not ended"}, _epoch(last["started"]))] if last else [],
+            ),
+            ("gmv_last_run_duration_seconds", "How long it took", "seconds", [({}, seconds)]),
+        )
+        lines = [line for name, what, unit, samples in gauges for line in _metric(name, what, unit, samples)]
+        return "\n".join([*lines, "# EOF"]) + "\n"
 
 
 def status(reader: Reader, today: dt.date) -> Status:
@@ -44,7 +117,9 @@ def status(reader: Reader, today: dt.date) -> Status:
         for day in days
     ]
     unfinished = {step: list(progress.unfinished(reader, step).runs) for step in progress.STEPS}
-    return Status(_last_run(reader), pending, unfinished, _freshness(reader), _problems(reader))
+    return Status(
+        _last_run(reader), pending, unfinished, freshness(reader, today), open_problems(reader, today)
+    )
 
 
 def _last_run(reader: Reader) -> dict[str, Any]:
@@ -52,43 +127,30 @@ def _last_run(reader: Reader) -> dict[str, Any]:
         """
         select run, any_value(kind) as kind, min("at") filter (event = 'started') as started,
                max("at") filter (event = 'ended') as ended, max(outcome) as outcome, max(message) as message
-        from monitoring.runs group by run order by started desc limit 1
+        from monitoring.runs where event in ('started', 'ended') group by run order by started desc limit 1
         """
     )
     return rows[0] if rows else {}
 
 
-def _freshness(reader: Reader) -> dict[str, Any]:
-    newest_event = " union all ".join(
-        f'select max(transaction_datetime) as "at" from silver.{table}'
-        for table in ("purchase", "product_item", "purchase_extra_info")
-    )
-    (row,) = reader.rows(
-        f"""
-        select (select max("at") from ({newest_event})) as newest_event,
-               (select max(modified_at) from bronze.files) as newest_file,
-               (select max(transaction_date) from gold.daily_gmv) as newest_published_day
-        """
-    )
-    return row
+def _metric(name: str, what: str, unit: str, samples: Iterable[tuple[dict[str, str], Any]]) -> list[str]:
+    """A gauge's lines; a sample without a value is left out. Amounts are written exactly."""
+    head = [f"# TYPE {name} gauge", *([f"# UNIT {name} {unit}"] if unit else []), f"# HELP {name} {what}."]
+    lines = []
+    for labels, value in samples:
+        if value is not None:
+            told = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+            lines.append(f"{name}{{{told}}} {value}" if told else f"{name} {value}")
+    return [*head, *lines]
 
 
-def _problems(reader: Reader) -> list[str]:
-    refused = {
-        check: findings for check, findings in files.refused(reader).items() if severity(check) != "off"
-    }
-    accepted = acceptance.accepted(reader)
-    (rejected,) = reader.rows(
-        "select count(*) as records, count(distinct sha256) as files from silver.quarantine"
-    )
-    problems = [
-        finding.message
-        for findings in refused.values()
-        for finding in findings
-        if (finding.check.name, finding.accepted_as) not in accepted
-    ]
-    if rejected["records"]:
-        problems.append(
-            f"{rejected['records']} record(s) of {rejected['files']} file(s) are in quarantine: gmv show quarantine"
-        )
-    return problems
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _epoch(moment: dt.date | None) -> int | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, dt.datetime):
+        moment = dt.datetime(moment.year, moment.month, moment.day)
+    return int(moment.replace(tzinfo=dt.UTC).timestamp())

@@ -297,6 +297,61 @@ CHECK_RESULTS = Table(
         Column("recorded_at", "timestamp_ntz"),  # UTC
     ),
 )
+DAY_STATS = Table(
+    "monitoring",
+    "day_stats",
+    "published day that a run changed, beside the days that it is compared with",
+    (
+        Column("run", "string"),
+        Column("day", "date"),
+        Column("gmv", "decimal(38,2)"),  # of all subsidiaries; 0.00 when all rows are gone
+        Column("against_day_before", "decimal(38,2)"),  # empty: that day has no GMV
+        Column("against_week_before", "decimal(38,2)"),  # the same weekday; empty: it has no GMV
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+)
+FRESHNESS = Table(
+    "monitoring",
+    "freshness",
+    "run: how new what the lake holds was at its end, and how much it read",
+    (
+        Column("run", "string"),
+        Column("newest_event", "timestamp_ntz"),  # by the source's clock
+        Column("newest_file", "timestamp_ntz"),  # UTC
+        Column("newest_published_day", "date"),
+        Column("expected_day", "date"),  # that should be published by then
+        Column("days_late", "int"),
+        Column("bytes_read", "bigint"),  # of the files that the run ingested
+        Column("records_read", "bigint"),
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+)
+STEPS = Table(
+    "monitoring",
+    "steps",
+    "step of a run, and how long it took",
+    (
+        Column("run", "string"),
+        Column("step", "string"),  # 01_bronze, 02_silver, 03_gold, 04_report
+        Column("milliseconds", "bigint"),
+        Column("recorded_at", "timestamp_ntz"),  # UTC
+    ),
+)
+ALERTS = Table(
+    "monitoring",
+    "alerts",
+    "something that became of a problem: it began, was told, could not be told, or is over",
+    (
+        Column("problem", "string"),  # its name for as long as it lasts
+        Column("kind", "string"),  # failed_run, blocked_publication, stale, anomaly, restatement
+        Column("event", "string"),  # raised, resolved, delivered, failed
+        Column("of", "string"),  # what was delivered or failed: raised, resolved
+        Column("address", "string"),  # number and service of the address, never the address itself
+        Column("message", "string"),  # what is told; of a failed delivery: why
+        Column("run", "string"),
+        Column("at", "timestamp_ntz"),  # UTC
+    ),
+)
 
 TABLES: tuple[Table, ...] = (
     *(event.bronze for event in EVENT_TABLES),
@@ -311,6 +366,10 @@ TABLES: tuple[Table, ...] = (
     PROGRESS,
     PARTITION_STATS,
     CHECK_RESULTS,
+    DAY_STATS,
+    FRESHNESS,
+    STEPS,
+    ALERTS,
 )
 
 

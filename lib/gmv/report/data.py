@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections import defaultdict
 from decimal import Decimal
 
 import pandas as pd
@@ -17,6 +18,7 @@ from gmv.lake.reader import Reader
 from gmv.tables import TABLES
 
 UNREADABLE_DAY = "not readable"
+NOTHING = Decimal("0.00")
 
 _IN_WINDOW = """
     between coalesce($start_date::date, date '0001-01-01') and coalesce($end_date::date, date '9999-12-31')
@@ -91,18 +93,55 @@ def headline(reader: Reader, run: str) -> str:
     newest = reader.rows("select max(transaction_date) as day from gold.daily_gmv")[0]["day"]
     if newest is None:
         return "No GMV has been published yet."
-    reach = f"The newest day with published GMV is {newest:%A}, {newest.day} {newest:%B %Y}."
+    reach = f"The newest day with published GMV is {in_words(newest)}."
     if changes.empty:
         return f"This run changed no published number. {reach}"
     new = int(changes["previous_gmv"].isna().sum())
     gone = int(changes["gmv"].isna().sum())
     counts = [(new, "new"), (len(changes) - new - gone, "changed"), (gone, "removed")]
-    in_words = ", ".join(f"{count:,} {word}" for count, word in counts if count)
+    told = ", ".join(f"{count:,} {word}" for count, word in counts if count)
     total = sum(changes["difference"], Decimal(0))
     return (
-        f"This run published numbers for {changes['transaction_date'].nunique():,} day(s): {in_words}. "
+        f"This run published numbers for {changes['transaction_date'].nunique():,} day(s): {told}. "
         f"Together they change GMV by {total:+,.2f}. {reach}"
     )
+
+
+def last_report(reader: Reader, run: str) -> dt.datetime | None:
+    """When the run before this one, of those that made a report, had ended; None where there is none."""
+    (row,) = reader.rows(
+        """
+        select max("at") as ended from monitoring.runs
+        where kind = 'run' and event = 'ended' and outcome = 'succeeded' and run <> $run
+            and "at" < coalesce(
+                (select min("at") from monitoring.runs where run = $run), timestamp '9999-12-31')
+        """,
+        run=run,
+    )
+    return row["ended"]
+
+
+def restated_days(restated: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `restatements` by day and reason, the days that changed most first.
+
+    Returns:
+        transaction_date, difference (of the day), why, of_which (Decimals), purchases.
+    """
+    amounts: dict[tuple, Decimal] = defaultdict(Decimal)
+    purchases: dict[tuple, int] = defaultdict(int)
+    by_day: dict[pd.Timestamp, Decimal] = defaultdict(Decimal)
+    for row in restated.to_dict("records"):
+        amounts[row["transaction_date"], row["why"]] += row["of_which"]
+        purchases[row["transaction_date"], row["why"]] += int(row["purchases"])
+        by_day[row["transaction_date"]] += row["of_which"]
+    rows = [
+        (day, by_day[day], why, amount, purchases[day, why])
+        for (day, why), amount in sorted(
+            amounts.items(),
+            key=lambda item: (-abs(by_day[item[0][0]]), item[0][0], -abs(item[1]), item[0][1]),
+        )
+    ]
+    return pd.DataFrame(rows, columns=["transaction_date", "difference", "why", "of_which", "purchases"])
 
 
 def restatements(
@@ -110,6 +149,7 @@ def restatements(
     run: str | None = None,
     start_date: dt.date | None = None,
     end_date: dt.date | None = None,
+    since: dt.datetime | None = None,
 ) -> pd.DataFrame:
     """Changes in days that had been published before, split by reason, the largest change first.
 
@@ -121,6 +161,7 @@ def restatements(
         run: only what this run restated.
         start_date: first day; none: from the oldest on.
         end_date: last day, inclusive; none: to the newest.
+        since: only what was published after this moment, UTC.
 
     Returns:
         transaction_date, subsidiary, previous_gmv (empty: there was no row), gmv (empty: the row is gone),
@@ -143,6 +184,7 @@ def restatements(
             select * from changes
             where is_restatement
                 and ($run is null or run = $run)
+                and ($since is null or published_at > $since)
                 and transaction_date {_IN_WINDOW}
         ),
         explained as (
@@ -187,6 +229,7 @@ def restatements(
         run=run,
         start_date=start_date,
         end_date=end_date,
+        since=since,
     )
     words = [
         why(reason, adds, cause)
@@ -336,6 +379,16 @@ def about(
         ("Code version", recorded["code_version"] or "not recorded"),
     ]
     return pd.DataFrame(facts, columns=["fact", "value"])
+
+
+def version_of(reader: Reader, path: str) -> int | None:
+    """The Delta version of the table at this path; None where it does not exist."""
+    return next((reader.version(table) for table in TABLES if table.path == path), None)
+
+
+def in_words(day: dt.date) -> str:
+    """A day for a sentence: Thursday, 23 February 2023."""
+    return f"{day:%A}, {day.day} {day:%B %Y}"
 
 
 def table_versions(reader: Reader) -> pd.DataFrame:

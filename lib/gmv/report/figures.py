@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import io
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import cycle
@@ -19,8 +20,10 @@ import matplotlib.dates as mdates
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from gmv.tables import UNKNOWN_SUBSIDIARY
 
@@ -52,6 +55,7 @@ _STYLE: Any = {
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 _UNKNOWN_COLOUR = "#767676"
 _OTHERS_COLOUR = "#c4c4c4"
+_GAP_COLOUR = "#f3f3f3"
 _LINE_COLOUR = "#222222"
 _LAYERS = {
     "bronze": "Bronze: records as they arrived",
@@ -104,10 +108,32 @@ class Picture:
         return {"image/png": _png(self.wide), "text/plain": self.alt}, {"image/png": shown}
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Days that a figure marks, in any order.
+
+    Attributes:
+        restated: whose number was published before and has changed since the last report.
+        pending: closed days whose number waits to be published.
+        odd: for which a check found something.
+    """
+
+    restated: Collection[pd.Timestamp] = ()
+    pending: Collection[pd.Timestamp] = ()
+    odd: Collection[pd.Timestamp] = ()
+
+
+NO_MARKS = Marks()
+NOTHING_ODD: Mapping[str, Collection[pd.Timestamp]] = {}
+
+
 def daily_gmv(
-    frame: pd.DataFrame, start_date: dt.date | None = None, end_date: dt.date | None = None
+    frame: pd.DataFrame,
+    start_date: dt.date | None = None,
+    end_date: dt.date | None = None,
+    marks: Marks = NO_MARKS,
 ) -> Picture:
-    """GMV per day as bars stacked by subsidiary; a day without GMV is a gap.
+    """GMV per day as bars stacked by subsidiary; days without GMV are shaded.
 
     From seven days on, a line shows the average of the seven days up to each, where a day without GMV
     counts as 0. The line ends with the newest day that has GMV. Beyond six subsidiaries, the smaller ones
@@ -117,6 +143,7 @@ def daily_gmv(
         frame: transaction_date, subsidiary, gmv (Decimal), as `data.daily_gmv` gives it.
         start_date: first day of the axis; none: the first day with GMV.
         end_date: last day of the axis; none: the last day with GMV.
+        marks: days to mark above their bars.
     """
     if frame.empty:
         return _sentence("No GMV has been published for these days.")
@@ -142,14 +169,17 @@ def daily_gmv(
             axes.plot(
                 average.index, average, color=_LINE_COLOUR, lw=1.4, path_effects=halo, label="7-day average"
             )
-        _label_bars(axes, size, days, totals, unit)
+        gaps = [day for day in days if day <= newest and day not in totals.index]
+        _shade(axes, gaps, "no GMV")
+        marked = _mark(axes, days, totals.astype(float) / unit, marks)
+        _label_bars(axes, size, days, totals, unit, lift=9 if marked else 3)
         axes.set_ylabel(f"GMV per day{in_words}")
         axes.set_title(("\n" if size.is_narrow else " · ").join([_span(days), f"total {total:,.2f}"]))
         figure.suptitle("Daily GMV by subsidiary", x=0.01, ha="left", weight="bold", size=12)
         _thousands(axes)
         _dates(axes, size, days)
-        lines, bars = axes.get_lines(), axes.containers
-        figure.legend(handles=[*bars, *lines], loc="outside lower left", ncols=size.legend_columns)
+        handles = [*axes.containers, *axes.get_lines(), *_shades(axes)]
+        figure.legend(handles=handles, loc="outside lower left", ncols=size.legend_columns)
         return figure
 
     highest_day, highest = totals.sort_values(ascending=False, kind="stable").reset_index().iloc[0]
@@ -157,11 +187,19 @@ def daily_gmv(
         f"Bars of GMV per day by subsidiary, {_span(days)}. The total is {total:,.2f} on {len(totals):,} "
         f"day(s) with GMV, the highest day is {_day(highest_day)} with {highest:,.2f}."
     )
+    for days_marked, what in ((marks.restated, "restated"), (marks.pending, "pending"), (marks.odd, "odd")):
+        inside = sorted(day for day in set(days_marked) if days[0] <= day <= days[-1])
+        if inside:
+            alt += f" Marked as {what}: {', '.join(_day(day) for day in inside[:10])}"
+            alt += f" and {len(inside) - 10:,} more." if len(inside) > 10 else "."
     return Picture(draw, alt)
 
 
 def partition_rows(
-    frame: pd.DataFrame, start_date: dt.date | None = None, end_date: dt.date | None = None
+    frame: pd.DataFrame,
+    start_date: dt.date | None = None,
+    end_date: dt.date | None = None,
+    odd: Mapping[str, Collection[pd.Timestamp]] = NOTHING_ODD,
 ) -> Picture:
     """Rows per day as bars stacked by table, one panel for each layer.
 
@@ -170,6 +208,7 @@ def partition_rows(
             named in the panel's title.
         start_date: first day of the axis; none: the first day with rows.
         end_date: last day of the axis; none: the last day with rows.
+        odd: days for which a check found something, by the table that it is about.
     """
     dated = frame.dropna(subset=["day"])
     if dated.empty:
@@ -189,6 +228,9 @@ def partition_rows(
             for table in by_table.columns:
                 _bars(axes, days, by_table[table], below, str(table), colours[table])
                 below += by_table[table]
+            tables = set(by_table.columns)
+            odd_here = {day for table, of_table in odd.items() if table in tables for day in of_table}
+            _mark(axes, days, below, Marks(odd=odd_here))
             note = f"\nand {undated:,} without a readable date" if undated else ""
             axes.set_title(title + note, weight="bold")
             axes.set_ylabel("rows per day")
@@ -202,8 +244,49 @@ def partition_rows(
                 axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.05), reverse=True)
         return figure
 
+    odd_days = sorted({day for of_table in odd.values() for day in of_table if days[0] <= day <= days[-1]})
+    marked = f" Marked as odd: {', '.join(_day(day) for day in odd_days[:10])}." if odd_days else ""
     parts = [f"{layer} {int(dated.loc[dated['layer'] == layer, 'records'].sum()):,}" for layer in _LAYERS]
-    return Picture(draw, f"Bars of rows per day and table, {_span(days)}. In all: {', '.join(parts)} rows.")
+    return Picture(
+        draw, f"Bars of rows per day and table, {_span(days)}. In all: {', '.join(parts)} rows.{marked}"
+    )
+
+
+def durations(frame: pd.DataFrame) -> Picture:
+    """How long each run took, as bars stacked by step, oldest first.
+
+    Args:
+        frame: run, started_at, seconds and a column of seconds per step, as `data.run_durations` gives it.
+    """
+    steps = [name for name in frame.columns if re.fullmatch(r"\d\d_\w+", str(name))]
+    timed = frame.dropna(subset=steps, how="all") if steps else frame.head(0)
+    if timed.empty:
+        return _sentence("No run has noted yet how long its steps took.")
+    timed = timed.iloc[::-1]
+    labels = [f"{at.day} {at:%b %H:%M}" for at in timed["started_at"]]
+
+    def draw(size: Size) -> Figure:
+        figure = Figure(figsize=(size.width, 1.4 + 0.26 * len(timed)), dpi=_DOTS_PER_INCH)
+        axes = figure.subplots()
+        left = [0.0] * len(timed)
+        for step, colour in zip(steps, cycle(_PALETTE), strict=False):
+            seconds = timed[step].fillna(0).astype(float).tolist()
+            axes.barh(range(len(timed)), seconds, left=left, color=colour, label=step, height=0.7)
+            left = [before + more for before, more in zip(left, seconds, strict=True)]
+        axes.set_yticks(range(len(timed)), labels)
+        axes.invert_yaxis()
+        axes.grid(visible=True, axis="x")
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("seconds")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        figure.suptitle("Seconds per run and step", x=0.01, ha="left", weight="bold", size=12)
+        figure.legend(loc="outside lower left", ncols=size.legend_columns)
+        return figure
+
+    newest = timed.iloc[-1]
+    took = ", ".join(f"{step} {newest[step]:,.1f}" for step in steps if not pd.isna(newest[step]))
+    return Picture(draw, f"Bars of seconds per step for {len(timed):,} run(s). The newest took: {took}.")
 
 
 def _sentence(text: str) -> Picture:
@@ -256,7 +339,64 @@ def _bars(
     )
 
 
-def _label_bars(axes: Axes, size: Size, days: pd.DatetimeIndex, totals: pd.Series, unit: int) -> None:
+def _shade(axes: Axes, gaps: list[pd.Timestamp], label: str) -> None:
+    """Shade days, each run of days as one."""
+    half = pd.Timedelta(hours=12)
+    begin = None
+    for number, day in enumerate(gaps):
+        begin = begin or day
+        is_last = number + 1 == len(gaps) or gaps[number + 1] - day > pd.Timedelta(days=1)
+        if is_last:
+            axes.axvspan(
+                mdates.date2num(begin - half),
+                mdates.date2num(day + half),
+                color=_GAP_COLOUR,
+                lw=0,
+                zorder=0,
+                label=label,
+            )
+            begin = None
+
+
+def _shades(axes: Axes) -> list[Patch]:
+    """One of the shaded spans, for the legend."""
+    return [patch for patch in axes.patches if patch.get_label() == "no GMV"][:1]
+
+
+def _mark(axes: Axes, days: pd.DatetimeIndex, tops: pd.Series, marks: Marks) -> bool:
+    """Put a mark above the bars of marked days; tells whether there was any."""
+    drawn = False
+    for number, (marked, marker, colour, label) in enumerate(
+        (
+            (marks.restated, "D", "#222222", "restated"),
+            (marks.pending, "o", "white", "pending"),
+            (marks.odd, "v", "#D55E00", "check it"),
+        )
+    ):
+        inside = sorted(day for day in set(marked) if days[0] <= day <= days[-1])
+        if inside:
+            lift = offset_copy(axes.transData, axes.get_figure(root=True), y=5 + 7 * number, units="points")
+            axes.plot(
+                [mdates.date2num(day) for day in inside],
+                [tops.get(day, 0.0) for day in inside],
+                linestyle="none",
+                marker=marker,
+                markersize=5,
+                markerfacecolor=colour,
+                markeredgecolor="#222222",
+                markeredgewidth=0.8,
+                label=label,
+                transform=lift,
+                clip_on=False,
+                zorder=4,
+            )
+            drawn = True
+    return drawn
+
+
+def _label_bars(
+    axes: Axes, size: Size, days: pd.DatetimeIndex, totals: pd.Series, unit: int, lift: int
+) -> None:
     """The exact total above each bar, where all of them have room."""
     closest = pd.Series(totals.index).diff().min() / pd.Timedelta(days=1) if len(totals) > 1 else len(days)
     room = closest / max(len(days), 2) * (size.width - 1) * 0.9  # inches
@@ -267,7 +407,7 @@ def _label_bars(axes: Axes, size: Size, days: pd.DatetimeIndex, totals: pd.Serie
         axes.annotate(
             f"{total:,.2f}",
             (mdates.date2num(day), float(total) / unit),
-            xytext=(0, 3),
+            xytext=(0, lift),
             textcoords="offset points",
             ha="center",
             size=9,

@@ -8,7 +8,11 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 
+from gmv import show
 from gmv.errors import GmvError
+from gmv.lake.reader import Reader
+from gmv.publication import Window
+from gmv.tables import DAILY_GMV
 
 _TEMPLATE = Path(__file__).parent / "template" / "page.html.j2"
 
@@ -44,3 +48,9 @@ def render(notebook_path: Path, target: Path) -> None:
     unfinished = target.with_name(target.name + ".unfinished")
     unfinished.write_text(page, encoding="utf-8")
     os.replace(unfinished, target)
+
+
+def write_numbers(reader: Reader, window: Window, target: Path) -> None:
+    """The numbers beside the page: what `gmv show daily_gmv --format csv` prints for the same window."""
+    rows = show.rows(reader, DAILY_GMV, window.start_date, window.end_date)
+    target.write_text(show.as_csv(DAILY_GMV.column_names, rows), encoding="utf-8")

@@ -21,6 +21,9 @@ from gmv.lake.lock import Lock
 from gmv.lake.spark import SparkServer
 from gmv.settings import PROJECT, settings
 
+_SECRET = ("GMV_ALERT_URLS",)
+"""Variables that a notebook has no use for, and must not be able to show."""
+
 NOTEBOOKS = PROJECT / "notebooks"
 _BY_NAME = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GmvError)
@@ -47,7 +50,8 @@ def kernel_manager(
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             holding = {"pass_fds": (lock.fd,)} if lock else {}
-            options["env"] = {**os.environ, **(lock.environment() if lock else {}), **environment}
+            own = {name: value for name, value in os.environ.items() if name not in _SECRET}
+            options["env"] = {**own, **(lock.environment() if lock else {}), **environment}
             await super().start_kernel(**{**options, **holding})
 
         async def is_alive(self) -> bool:  # type: ignore[override]

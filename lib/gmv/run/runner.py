@@ -6,18 +6,20 @@ import contextlib
 import datetime as dt
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmv import bronze, notebook, progress, publication, retraction, verify
+from gmv import bronze, monitoring, notebook, progress, publication, retraction, verify
 from gmv.errors import GmvError, PublicationRefused, UsageError
 from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.quality.acceptance import Acceptance
+from gmv.run import alerts
 from gmv.run.record import Record
 from gmv.settings import settings
 from gmv.verify import Certificate
@@ -229,15 +231,16 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
 def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     record = _record(request, run_id, "run")
     files = bronze.unread(Reader(request.lake), request.landing, request.reread)
-    if not files and not request.accepting and not _has_work(record):
+    with _watched(request, record):
+        if not files and not request.accepting and not _has_work(record):
+            record.start()
+            record.end("nothing_new")
+            return record
+        is_big = sum(file.size for file in files) >= BIG_BYTES
+        record.folder.mkdir(parents=True)
         record.start()
-        record.end("nothing_new")
-        return record
-    is_big = sum(file.size for file in files) >= BIG_BYTES
-    record.folder.mkdir(parents=True)
-    record.start()
-    with _ending(record, held):
-        _execute(request, record, held, show, is_small=not is_big)
+        with _ending(record, held):
+            _execute(request, record, held, show, is_small=not is_big)
     if not request.is_rehearsal:
         _maintain_if_due(request, record, show, is_big)
     return record
@@ -301,6 +304,26 @@ def _end_unsuccessful(record: Record, outcome: str, message: str) -> None:
             raise
 
 
+@contextlib.contextmanager
+def _watched(request: Request, record: Record) -> Iterator[None]:
+    """However the run ends, note how the lake is then, and tell of problems; neither changes how it ended."""
+    try:
+        yield
+    finally:
+        if record.outcome and not request.is_rehearsal:
+            report = record.folder / "report.html"
+            seconds = {name: step["seconds"] for name, step in record.steps.items()}
+            try:
+                monitoring.note_run(Reader(record.lake), record.run, record.today, seconds)
+                alerts.after_run(record.lake, record.run, record.today, report if report.exists() else None)
+            except Exception as error:
+                said = str(error).strip().partition("\n")[0]
+                print(
+                    f"gmv: the run ended as told, but its end could not be watched: {type(error).__name__}: {said}",
+                    file=sys.stderr,
+                )
+
+
 def make_report(request: Request, show: Show) -> Path:
     """Run 04_report alone, for any window, without the lake's lock.
 
@@ -318,6 +341,7 @@ def make_report(request: Request, show: Show) -> Path:
     with show("04_report"):
         kernels.execute("04_report", folder / "04_report.ipynb", parameters, kernels.kernel_manager(None, {}))
         page.render(folder / "04_report.ipynb", folder / "report.html")
+        page.write_numbers(Reader(request.lake), request.window, folder / "daily_gmv.csv")
     if location.is_remote(request.runs_dir):
         location.upload(folder, place)
     return place / "report.html"
@@ -352,6 +376,7 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
             output = record.folder / "04_report.ipynb"
             kernels.execute("04_report", output, parameters, kernels.kernel_manager(None, facts))
             page.render(output, record.folder / "report.html")
+            page.write_numbers(Reader(request.lake), request.window, record.folder / "daily_gmv.csv")
     except GmvError as error:
         raise GmvError(
             f"The numbers are published, the report is not: {error} Make it with: gmv report --lake {request.lake}"

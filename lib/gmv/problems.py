@@ -1,0 +1,309 @@
+"""What a person should look at: each problem with what it is, how much it is about, why, and what to do.
+
+`gmv status` lists the open ones; alerts tell of each when it begins and when it is over.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from gmv.errors import LakeLocked
+from gmv.explain import why
+from gmv.lake import lock
+from gmv.lake.location import is_remote
+from gmv.lake.reader import Reader
+from gmv.quality import acceptance, files
+from gmv.quality.findings import severity
+from gmv.settings import settings
+
+FAILED_RUN = "failed_run"
+BLOCKED = "blocked_publication"
+STALE = "stale"
+ANOMALY = "anomaly"
+RESTATEMENT = "restatement"
+REFUSED_FILE = "refused_file"
+QUARANTINE = "quarantine"
+
+ANOMALY_DAYS = 7
+"""An anomaly is a problem while its day is among the newest published ones; later it is history."""
+
+_BY_DAY = r"^\d{4}-\d{2}-\d{2}( |$)"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong.
+
+    Attributes:
+        kind: one of the names above.
+        subject: what it is about, such as a day or a check; with `kind` it names the problem for as long as
+            it lasts.
+        what: what happened and how much, in a sentence.
+        why: as far as the ledger or the run knows; may be empty.
+        advice: what to do.
+    """
+
+    kind: str
+    subject: str
+    what: str
+    why: str
+    advice: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{self.subject}" if self.subject else self.kind
+
+    @property
+    def is_broken(self) -> bool:
+        """Late or broken: numbers are missing or can't be made, so that somebody must act."""
+        return self.kind in (FAILED_RUN, BLOCKED, STALE)
+
+    @property
+    def is_news(self) -> bool:
+        """It happened, and is not something that can be put right: its end is not worth a message."""
+        return self.kind == RESTATEMENT
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.why, self.advice) if part)
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How new what the lake holds is.
+
+    Attributes:
+        newest_events: the time of each table's newest event, by the source's clock.
+        newest_file: the newest file's own time, UTC.
+        newest_published_day: with GMV.
+        expected_day: the day that should be published by now: `GMV_LATE_AFTER_DAYS` before yesterday.
+    """
+
+    newest_events: dict[str, dt.datetime | None]
+    newest_file: dt.datetime | None
+    newest_published_day: dt.date | None
+    expected_day: dt.date
+
+    @property
+    def newest_event(self) -> dt.datetime | None:
+        return max((at for at in self.newest_events.values() if at), default=None)
+
+    @property
+    def days_late(self) -> int:
+        """How many days the newest published day lies behind the expected one; 0 before the first."""
+        if self.newest_published_day is None:
+            return 0
+        return max(0, (self.expected_day - self.newest_published_day).days)
+
+
+def freshness(reader: Reader, today: dt.date) -> Freshness:
+    """How new what the lake holds is, and what is expected by now."""
+    (newest,) = reader.rows(
+        """
+        select (select max(transaction_datetime) from silver.purchase) as purchase,
+               (select max(transaction_datetime) from silver.product_item) as product_item,
+               (select max(transaction_datetime) from silver.purchase_extra_info) as purchase_extra_info,
+               (select max(modified_at) from bronze.files) as file,
+               (select max(transaction_date) from gold.daily_gmv) as day
+        """
+    )
+    file, day = newest.pop("file"), newest.pop("day")
+    expected = today - dt.timedelta(days=1 + settings().late_after_days)
+    return Freshness(newest, file, day, expected)
+
+
+def open_problems(reader: Reader, today: dt.date) -> list[Problem]:
+    """Everything that is open now; what is late or broken comes first."""
+    found = [
+        *_of_newest_run(reader),
+        *_stale(freshness(reader, today)),
+        *_anomalies(reader),
+        *_restatements(reader),
+        *_refused_files(reader),
+        *_quarantined(reader),
+    ]
+    return sorted(found, key=lambda problem: not problem.is_broken)
+
+
+def _of_newest_run(reader: Reader) -> Iterable[Problem]:
+    rows = reader.rows(
+        """
+        select run, arg_max(outcome, "at") as outcome, arg_max(message, "at") as message,
+            count(*) filter (event = 'ended') > 0 as has_ended
+        from monitoring.runs where kind = 'run' and event in ('started', 'ended')
+        group by run order by min("at") desc, run desc limit 1
+        """
+    )
+    for run in rows:
+        said = (run["message"] or "").strip()
+        if not run["has_ended"]:
+            if not _is_held(reader.lake):
+                yield Problem(FAILED_RUN, "", f"Run {run['run']} did not end: it was killed.", "", _RUN_AGAIN)
+        elif run["outcome"] == "refused":
+            checks = reader.rows(
+                'select distinct "check" from monitoring.check_results '
+                "where run = $run and severity = 'block' and not passed order by all",
+                run=run["run"],
+            )
+            subject = ",".join(row["check"] for row in checks)
+            what = f"Publication is blocked since run {run['run']}; the last good numbers stay."
+            yield Problem(BLOCKED, subject, what, said, "Look at the values named; gmv run tries again.")
+        elif run["outcome"] in ("failed", "interrupted"):
+            what = f"Run {run['run']} {'failed' if run['outcome'] == 'failed' else 'was interrupted'}."
+            yield Problem(FAILED_RUN, "", what, said, _RUN_AGAIN)
+
+
+_RUN_AGAIN = "What was committed stays; gmv run goes on where it ended."
+
+
+def _stale(fresh: Freshness) -> Iterable[Problem]:
+    if fresh.days_late:
+        event = f"{fresh.newest_event:%Y-%m-%d %H:%M}" if fresh.newest_event else "none"
+        yield Problem(
+            STALE,
+            "",
+            f"Late: {fresh.newest_published_day} is the newest published day, but {fresh.expected_day} was expected.",
+            f"The newest event is of {event}, the newest file of {_minute(fresh.newest_file)} UTC.",
+            "If files are missing, ask for them; if they are there, see why no run took them in.",
+        )
+
+
+def _anomalies(reader: Reader) -> Iterable[Problem]:
+    rows = reader.rows(
+        f"""
+        select cast(left(subject, 10) as date) as day, "check", subject, message from (
+            select * from monitoring.check_results
+            qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
+        )
+        where not passed and severity = 'warn' and regexp_matches(subject, '{_BY_DAY}')
+            and day > (select max(transaction_date) from gold.daily_gmv) - {ANOMALY_DAYS}
+        order by day desc, "check", subject
+        """
+    )
+    for row in rows:
+        yield Problem(
+            ANOMALY,
+            f"{row['check']}:{row['subject']}",
+            f"{row['check']}, {row['subject']}: {row['message']}.",
+            _made_of(reader, row["day"]),
+            f"See whether the day's files are complete: gmv explain {row['day']}",
+        )
+
+
+def _restatements(reader: Reader) -> Iterable[Problem]:
+    """Days whose published number changed above the limit in the newest publication."""
+    rows = reader.rows(
+        """
+        with newest as (
+            select run from gold.daily_gmv_history order by published_at desc, run desc limit 1
+        ), change as (
+            select transaction_date as day, sum(coalesce(gmv, 0) - coalesce(previous_gmv, 0)) as difference
+            from gold.daily_gmv_history
+            where run = (select run from newest) and transaction_date in (
+                select transaction_date from gold.daily_gmv_history
+                where run <> (select run from newest)
+                    and published_at < (select max(published_at) from gold.daily_gmv_history)
+            )
+            group by all
+        ), total as (
+            select transaction_date as day, sum(gmv) as gmv from gold.daily_gmv group by all
+        )
+        select day, cast(difference as decimal(38, 2)) as difference, (select run from newest) as run,
+            cast(coalesce(total.gmv, 0) as decimal(38, 2)) as gmv
+        from change left join total using (day) where difference <> 0 order by abs(difference) desc, day
+        """
+    )
+    limit = settings().restatement_percent / 100
+    for row in rows:
+        before = row["gmv"] - row["difference"]
+        if abs(row["difference"]) > limit * abs(before):
+            yield Problem(
+                RESTATEMENT,
+                f"{row['day']}:{row['run']}",
+                f"{row['day']} was restated by {row['difference']:+,.2f}: from {before:,.2f} to {row['gmv']:,.2f}.",
+                _posted(reader, row["day"], row["run"]),
+                f"Tell those who use the number; gmv explain {row['day']} has every posting.",
+            )
+
+
+def _refused_files(reader: Reader) -> Iterable[Problem]:
+    accepted = acceptance.accepted(reader)
+    for check, findings in files.refused(reader).items():
+        for finding in findings:
+            if severity(check) != "off" and (finding.check.name, finding.accepted_as) not in accepted:
+                yield Problem(REFUSED_FILE, finding.subject, finding.message, "", "")
+
+
+def _quarantined(reader: Reader) -> Iterable[Problem]:
+    (row,) = reader.rows("select count(*) as records, count(distinct sha256) as files from silver.quarantine")
+    if row["records"]:
+        what = f"{row['records']} record(s) of {row['files']} file(s) are in quarantine: gmv show quarantine"
+        yield Problem(QUARANTINE, "", what, "", "")
+
+
+def _made_of(reader: Reader, day: dt.date) -> str:
+    """What the ledger has of a day, by reason."""
+    return _by_reason(
+        "By the ledger",
+        reader.rows(
+            f"{_REASONS} where transaction_date = $day group by all order by abs(sum(amount)) desc", day=day
+        ),
+    )
+
+
+def _posted(reader: Reader, day: dt.date, run: str) -> str:
+    """What the ledger received of a day since its number was published before, by reason."""
+    return _by_reason(
+        "Why",
+        reader.rows(
+            f"""
+            {_REASONS}
+            where transaction_date = $day
+                and ledger_seq > coalesce((
+                    select max(ledger_seq) from gold.daily_gmv_history
+                    where transaction_date = $day and run <> $run), 0)
+                and ledger_seq <= (
+                    select max(ledger_seq) from gold.daily_gmv_history
+                    where transaction_date = $day and run = $run)
+            group by all order by abs(sum(amount)) desc
+            """,
+            day=day,
+            run=run,
+        ),
+    )
+
+
+_REASONS = """
+    select reason, cause, if(purchases = 0, amount > 0, purchases > 0) as adds,
+        cast(sum(amount) as decimal(38, 2)) as amount, count(distinct purchase_id) as purchases
+    from gold.gmv_ledger
+"""
+
+
+def _by_reason(begin: str, rows: list[dict], most: int = 3) -> str:
+    if not rows:
+        return ""
+    told = [
+        f"{why(row['reason'], row['adds'], row['cause'])} {row['amount']:+,.2f} ({row['purchases']:,} purchase(s))"
+        for row in rows[:most]
+    ]
+    rest = sum((row["amount"] for row in rows[most:]), Decimal("0.00"))
+    return f"{begin}: {'; '.join([*told, *([f'other reasons {rest:+,.2f}'] if rows[most:] else [])])}."
+
+
+def _is_held(lake: Path) -> bool:
+    """Whether a run holds the lake's lock now."""
+    if is_remote(lake):  # its lease is not looked at here: better silent than wrong
+        return True
+    try:
+        lock.ensure_free(lake)
+    except LakeLocked:
+        return True
+    return False
+
+
+def _minute(moment: dt.datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else "never"

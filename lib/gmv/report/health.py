@@ -1,0 +1,275 @@
+"""The report's second half: what was not clean, how fresh everything is, and who says that it is right."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gmv import problems
+from gmv.finality import IN_PROGRESS, PENDING, PROVISIONAL, SETTLED, Finality
+from gmv.lake.reader import Reader
+from gmv.report import data
+
+_NEWEST_OF_SUBJECT = """
+    select * from monitoring.check_results
+    qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
+"""
+
+
+def finality_frame(final: Sequence[Finality]) -> pd.DataFrame:
+    """How final each day is, newest first.
+
+    Returns:
+        day, state, gmv, coming (of pending days), change_from, change_to (Decimals; the further change to
+        expect), evidence.
+    """
+    columns = ["day", "state", "gmv", "coming", "change_from", "change_to", "evidence"]
+    rows = [
+        (pd.Timestamp(one.day), one.state, one.gmv, one.coming, one.low, one.high, one.evidence)
+        for one in reversed(final)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def finality_in_words(final: Sequence[Finality]) -> str:
+    """How many days are in which state, and since when days are settled."""
+    if not final:
+        return "No day has GMV yet."
+    counts = {state: sum(one.state == state for one in final) for state in (SETTLED, PROVISIONAL, PENDING)}
+    told = [f"{count:,} {state}" for state, count in counts.items() if count]
+    in_progress = sum(one.state == IN_PROGRESS for one in final)
+    if in_progress:
+        told.append(f"{in_progress:,} in progress")
+    settled = [one.day for one in final if one.state == SETTLED]
+    newest = (
+        f" The newest settled day is {data.in_words(max(settled))}." if settled else " No day is settled."
+    )
+    return f"Of {len(final):,} day(s), {', '.join(told)}.{newest}"
+
+
+def pending_days(final: Sequence[Finality]) -> list[pd.Timestamp]:
+    """The days whose number waits to be published."""
+    return [pd.Timestamp(one.day) for one in final if one.state == PENDING]
+
+
+def not_final(final: Sequence[Finality]) -> pd.DataFrame:
+    """The frame of `finality_frame`, of days that are not settled."""
+    return finality_frame([one for one in final if one.state != SETTLED])
+
+
+def odd_tables(found: pd.DataFrame) -> dict[str, list[pd.Timestamp]]:
+    """Of the frame of `anomalies`: the days by the table, or subsidiary, that each is about."""
+    days: dict[str, list[pd.Timestamp]] = {}
+    for row in found.to_dict("records"):
+        days.setdefault(row["about"], []).append(row["day"])
+    return days
+
+
+def freshness(reader: Reader, today: dt.date) -> pd.DataFrame:
+    """How new what the lake holds is, beside what is expected.
+
+    Returns:
+        what, newest, expected, late: all text.
+    """
+    fresh = problems.freshness(reader, today)
+    late = "no" if fresh.newest_published_day else ""
+    if fresh.days_late:
+        late = f"{fresh.days_late:,} day{'s' if fresh.days_late > 1 else ''}"
+    rows = [
+        ("Published day", _text(fresh.newest_published_day), str(fresh.expected_day), late),
+        *((f"Event of {table}", _text(at), "", "") for table, at in fresh.newest_events.items()),
+        ("File in landing (UTC)", _text(fresh.newest_file), "", ""),
+    ]
+    return pd.DataFrame(rows, columns=["what", "newest", "expected", "late"])
+
+
+def anomalies(
+    reader: Reader, start_date: dt.date | None = None, end_date: dt.date | None = None
+) -> pd.DataFrame:
+    """Failed checks whose subject is a day, or a day and a subsidiary or table, newest judgement of each.
+
+    Returns:
+        day, about (the subsidiary or table; empty: the whole day), check, found, expected, message; by day.
+    """
+    rows = reader.frame(
+        f"""
+        select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check",
+            "value" as found, "limit" as expected, message
+        from ({_NEWEST_OF_SUBJECT})
+        where not passed and regexp_matches(subject, '^\\d{{4}}-\\d{{2}}-\\d{{2}}( |$)')
+        order by day desc, "check", about
+        """
+    )
+    inside = (rows["day"] >= pd.Timestamp(start_date or dt.date(1700, 1, 1))) & (
+        rows["day"] <= pd.Timestamp(end_date or dt.date(2200, 1, 1))
+    )
+    return rows[inside].reset_index(drop=True)
+
+
+def failed_checks(reader: Reader) -> pd.DataFrame:
+    """What each check said when it was last made, where it did not pass.
+
+    Returns:
+        check, severity, subject, found, must_be, message; blocking ones first.
+    """
+    return reader.frame(
+        f"""
+        select "check", severity, subject, "value" as found, "limit" as must_be, message
+        from ({_of_newest_run()}) where not passed
+        order by severity, "check", subject
+        """
+    )
+
+
+def checks_in_words(reader: Reader) -> str:
+    """How many checks were made last, and how many of them passed."""
+    (row,) = reader.rows(
+        f"""
+        select count(distinct "check") as checks, count(distinct "check") filter (not passed) as failed
+        from ({_of_newest_run()})
+        """
+    )
+    if not row["checks"]:
+        return "No check has been made yet."
+    if not row["failed"]:
+        return f"All {row['checks']:,} checks passed when they were last made."
+    return f"Of {row['checks']:,} checks, {row['failed']:,} found something when they were last made."
+
+
+def quarantine(reader: Reader) -> pd.DataFrame:
+    """Rejected records by rule, the most frequent first.
+
+    Returns:
+        rule, records, files, example (file and line), value (the raw value of the column that the rule is
+        about, or the record's text).
+    """
+    rows = reader.rows(
+        """
+        select reason as rule, count(*) as records, count(distinct file) as files,
+            arg_min(struct_pack(file, line, "values", raw), (file, line)) as example
+        from (select unnest(reasons) as reason, file, line, "values", raw from silver.quarantine)
+        group by reason order by records desc, rule
+        """
+    )
+    return pd.DataFrame(
+        [
+            (
+                row["rule"],
+                row["records"],
+                row["files"],
+                f"{row['example']['file']}, line {row['example']['line']}",
+                _raw_value(row["rule"], row["example"]),
+            )
+            for row in rows
+        ],
+        columns=["rule", "records", "files", "example", "value"],
+    )
+
+
+def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
+    """What waits for something, with the money concerned.
+
+    Returns:
+        what, count, amount (Decimal; empty where no money is concerned), meaning.
+    """
+    (unknown,) = reader.rows(
+        "select count(*) as days, cast(coalesce(sum(gmv), 0) as decimal(38, 2)) as amount "
+        "from gold.daily_gmv where subsidiary = 'unknown'"
+    )
+    (awaiting,) = reader.rows(
+        "select count(*) as purchases from silver.purchase "
+        "where release_date is not null and purchase_id not in (select purchase_id from silver.product_item)"
+    )
+    (orphans,) = reader.rows(
+        """
+        select count(*) as purchases from (
+            select purchase_id from silver.product_item union select purchase_id from silver.purchase_extra_info
+        ) anti join silver.purchase using (purchase_id)
+        """
+    )
+    pending = [one for one in final if one.state == PENDING]
+    coming = sum(((one.coming or one.gmv) - one.gmv for one in pending), data.NOTHING)
+    rows = [
+        ("Pending days", len(pending), coming, "The ledger has another number than was published."),
+        (
+            "Days with unknown subsidiary",
+            unknown["days"],
+            unknown["amount"],
+            "Counted; the subsidiary has not come.",
+        ),
+        ("Awaiting item", awaiting["purchases"], None, "Paid, but not counted: no item has come."),
+        ("Orphans", orphans["purchases"], None, "Items or subsidiaries whose purchase has not come."),
+    ]
+    return pd.DataFrame(rows, columns=["what", "count", "amount", "meaning"])
+
+
+@dataclass(frozen=True)
+class Certified:
+    """The newest certificate of `gmv verify`, beside the lake as it is now.
+
+    Attributes:
+        in_words: whether it agrees, for which state of the lake, and of when.
+        comparisons: compared, rows, different, cents_apart.
+    """
+
+    in_words: str
+    comparisons: pd.DataFrame
+
+
+def certificate(reader: Reader, runs_dir: Path) -> Certified:
+    """What the newest certificate in the runs folder says; a sentence where there is none."""
+    columns = ["compared", "rows", "different", "cents_apart"]
+    found = max(runs_dir.glob("*/certificate.json"), key=lambda path: path.stat().st_mtime, default=None)
+    if found is None:
+        return Certified(
+            "No certificate: nobody has recomputed these numbers from bronze yet. The command gmv verify does.",
+            pd.DataFrame(columns=columns),
+        )
+    told: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
+    written = dt.datetime.fromtimestamp(found.stat().st_mtime, dt.UTC)
+    changed = [path for path, version in told["versions"].items() if data.version_of(reader, path) != version]
+    rows = [(one["what"], one["rows"], one["different"], one["cents_apart"]) for one in told["comparisons"]]
+    frame = pd.DataFrame(rows, columns=columns).astype({"cents_apart": "Int64"})
+    compared = int(frame["rows"].sum())
+    result = (
+        f"Every comparison agrees: a second engine recomputed {compared:,} rows from bronze, to the cent."
+        if told["agrees"]
+        else f"NOT CERTIFIED: {int(frame['different'].sum()):,} of {compared:,} compared rows differ."
+    )
+    state = (
+        "The tables are still those that were compared."
+        if not changed
+        else f"Since then, {len(changed)} of the compared tables have changed."
+    )
+    return Certified(f"{result} Made {written:%Y-%m-%d %H:%M} UTC, in {found.parent.name}. {state}", frame)
+
+
+def _text(moment: dt.date | None) -> str:
+    if isinstance(moment, dt.datetime):
+        return f"{moment:%Y-%m-%d %H:%M}"
+    return str(moment) if moment else "none"
+
+
+def _of_newest_run() -> str:
+    """Each check's results of the newest run that made it."""
+    return """
+        select * from monitoring.check_results as result
+        where (run, "check") in (
+            select arg_max(run, recorded_at), "check" from monitoring.check_results group by "check"
+        )
+    """
+
+
+def _raw_value(rule: str, example: dict[str, Any]) -> str:
+    column = re.match(r"\w+", rule)
+    values = dict(example["values"] or [])
+    if column and column[0] in values:
+        return repr(values[column[0]] or "")
+    return (example["raw"] or "")[:80]

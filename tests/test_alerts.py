@@ -1,0 +1,361 @@
+"""Alerts: one message per problem, told to real receivers, and nothing of an address anywhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from email import message_from_bytes
+from email.policy import default as modern
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import small_lake
+from aiosmtpd.controller import Controller
+from apprise.plugins.slack import NotifySlack
+from gmv import cli, tables
+from gmv.lake import records
+from gmv.lake.reader import Reader
+from gmv.run import alerts
+from gmv.settings import settings
+from small_lake import at, day
+from typer.testing import CliRunner
+
+TODAY = day("2023-02-24")  # the sample's newest published day is the one before
+SLACK = "T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+
+
+class Receiver:
+    """A webhook's other side: keeps what comes, and answers what it is told to.
+
+    Attributes:
+        answers: (status, text, seconds to wait) of the next requests; the last one stays.
+        got: path and JSON of each request.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.answers: list[tuple[int, str, float]] = [(200, "ok", 0.0)]
+        self.got: list[tuple[str, dict]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sent = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.got.append((self.path, json.loads(sent)))
+                status, text, seconds = receiver.answers[0]
+                if len(receiver.answers) > 1:
+                    receiver.answers.pop(0)
+                time.sleep(seconds)
+                try:
+                    self.send_response(status)
+                    self.end_headers()
+                    self.wfile.write(text.encode())
+                except OSError:
+                    pass  # who sent did not wait
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if folder:
+            self.server.socket = _encrypted(self.server, folder)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self.server.server_address[1]
+
+
+def _encrypted(server: ThreadingHTTPServer, folder: Path) -> ssl.SSLSocket:
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+    ]
+    subprocess.run(
+        [*made, "-keyout", folder / "key", "-out", folder / "cert"], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    return context.wrap_socket(server.socket, server_side=True)
+
+
+@pytest.fixture
+def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Slack's side: only its host is another one."""
+    receiver = Receiver()
+    monkeypatch.setattr(NotifySlack, "webhook_url", f"http://127.0.0.1:{receiver.port}/services")
+    use(monkeypatch, f"slack://{SLACK}")
+    yield receiver
+    receiver.server.shutdown()
+
+
+@pytest.fixture
+def teams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiver]:
+    """The side of a Teams workflow: encrypted, with a certificate of its own."""
+    receiver = Receiver(tmp_path)
+    receiver.answers = [(202, "", 0.0)]
+    use(monkeypatch, f"workflows://127.0.0.1:{receiver.port}/workflow643e69cc/sigJxfYzE3hS9?verify=no")
+    yield receiver
+    receiver.server.shutdown()
+
+
+def use(monkeypatch: pytest.MonkeyPatch, urls: str) -> None:
+    monkeypatch.setenv("GMV_ALERT_URLS", urls)
+    settings.cache_clear()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    small_lake.write_sample(tmp_path / "lake")
+    return tmp_path / "lake"
+
+
+def end_run(lake: Path, run: str, outcome: str, message: str = "") -> None:
+    """A run that has ended, on record."""
+    common = {"run": run, "kind": "run", "outcome": outcome, "message": message}
+    moment = at(f"2023-03-{run[1:]}T06:00")
+    small_lake.write(lake, tables.RUNS, [{**common, "event": "started", "at": moment}])
+    small_lake.write(
+        lake, tables.RUNS, [{**common, "event": "ended", "at": moment + dt.timedelta(minutes=1)}]
+    )
+
+
+def watch(lake: Path, run: str, outcome: str, message: str = "", today: dt.date = TODAY) -> None:
+    end_run(lake, run, outcome, message)
+    alerts.after_run(lake, run, today, None)
+
+
+def events(lake: Path) -> list[tuple]:
+    rows = Reader(lake).rows('select run, problem, event, "of", address from monitoring.alerts order by "at"')
+    return [tuple(row.values()) for row in rows]
+
+
+# --- One message per problem ------------------------------------------------------------------------------
+
+
+def test_a_problem_is_told_when_it_begins_and_when_it_is_over_and_not_in_between(lake, slack):
+    watch(lake, "r02", "failed", "03_gold failed: out of memory.")
+    watch(lake, "r03", "failed", "03_gold failed: out of memory.")
+    watch(lake, "r04", "succeeded")
+    watch(lake, "r05", "nothing_new")
+    assert events(lake) == [
+        ("r02", "failed_run", "raised", None, None),
+        ("r02", "failed_run", "delivered", "raised", "1 slack"),
+        ("r04", "failed_run", "resolved", None, None),
+        ("r04", "failed_run", "delivered", "resolved", "1 slack"),
+    ]
+    (path, raised), (_, resolved) = slack.got
+    assert path == f"/services/{SLACK}"
+    assert "GMV: failed run" in json.dumps(raised)
+    assert "Run r02 failed. 03_gold failed: out of memory." in json.dumps(raised)
+    assert "gmv run goes on where it ended" in json.dumps(raised)
+    assert "GMV: resolved: failed run" in json.dumps(resolved)
+
+
+def test_a_run_without_problems_writes_and_sends_nothing(lake, slack):
+    watch(lake, "r02", "succeeded")
+    assert events(lake) == [] and slack.got == []
+
+
+def test_stale_data_names_the_day_that_was_expected(lake, slack):
+    watch(lake, "r02", "nothing_new", today=day("2023-03-01"))
+    ((_, told),) = slack.got
+    assert "2023-02-23 is the newest published day, but 2023-02-27 was expected" in json.dumps(told)
+    assert "The newest event is of 2023-02-28 09:00" in json.dumps(told)
+
+
+def test_a_blocked_publication_says_which_check_and_why(lake, slack):
+    failed = {
+        "run": "r02",
+        "check": "negative_gmv",
+        "severity": "block",
+        "passed": False,
+        "subject": "2023-02-18",
+    }
+    small_lake.write(lake, tables.CHECK_RESULTS, [failed])
+    watch(lake, "r02", "refused", "Nothing was published: negative_gmv, 2023-02-18 nac: -1.00.")
+    assert events(lake)[0][1] == "blocked_publication:negative_gmv"
+    assert "negative_gmv, 2023-02-18 nac: -1.00" in json.dumps(slack.got[0][1])
+
+
+def test_an_anomaly_says_what_the_day_is_made_of(lake, slack):
+    odd = {"run": "r02", "check": "day_drop", "severity": "warn", "passed": False, "subject": "2023-02-23"}
+    small_lake.write(
+        lake,
+        tables.CHECK_RESULTS,
+        [{**odd, "message": "505.50 against 778.55", "recorded_at": at("2023-03-02")}],
+    )
+    watch(lake, "r02", "succeeded")
+    told = json.dumps(slack.got[0][1])
+    assert "day_drop, 2023-02-23: 505.50 against 778.55" in told
+    assert "Payment received +505.50 (1 purchase(s))" in told and "gmv explain 2023-02-23" in told
+    small_lake.write(lake, tables.CHECK_RESULTS, [{**odd, "passed": True, "recorded_at": at("2023-03-03")}])
+    watch(lake, "r03", "succeeded")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "delivered", "resolved", "delivered"]
+
+
+def restate(lake: Path, run: str, amount: str) -> None:
+    """Another price for a purchase of 18 February; the day is published anew."""
+    old, change = Decimal("778.55"), Decimal(amount)
+    place = {"transaction_date": day("2023-02-18"), "subsidiary": "nacional", "ledger_seq": 2, "run": run}
+    posting = {"purchase_id": "78", "amount": change, "purchases": 0, "known_on": day("2023-03-01")}
+    small_lake.write(lake, tables.GMV_LEDGER, [{**place, **posting, "reason": "repriced", "cause": "event"}])
+    published = {"previous_gmv": old, "gmv": old + change, "published_at": at("2023-03-02T06:00")}
+    small_lake.write(lake, tables.DAILY_GMV_HISTORY, [{**place, **published}])
+    row = {"transaction_date": day("2023-02-18"), "subsidiary": "nacional", "gmv": old + change}
+    records.replace_days(lake, [day("2023-02-18")], [row], {"run": run})
+
+
+def test_a_large_restatement_is_told_once_with_the_ledgers_reason(lake, slack):
+    restate(lake, "r02", "-100.00")
+    watch(lake, "r02", "succeeded")
+    watch(lake, "r03", "nothing_new")
+    ((_, told),) = slack.got
+    assert "2023-02-18 was restated by -100.00: from 778.55 to 678.55" in json.dumps(told)
+    assert "Price or quantity lowered -100.00 (1 purchase(s))" in json.dumps(told)
+
+
+def test_a_restatement_within_the_limit_is_no_alert(lake, slack):
+    restate(lake, "r02", "-38.92")  # 5 % would be 38.93
+    watch(lake, "r02", "succeeded")
+    assert slack.got == []
+
+
+# --- What can't be delivered ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [(429, "ratelimited", 0.0), (500, "oops", 0.0), (200, "no_team", 0.0)])
+def test_slack_that_does_not_take_it_is_asked_again_by_the_next_run(lake, slack, answer, capsys):
+    slack.answers = [answer, (200, "ok", 0.0)]
+    watch(lake, "r02", "failed", "boom")
+    assert "alert not delivered to address 1 slack" in capsys.readouterr().err
+    watch(lake, "r03", "failed", "boom")
+    watch(lake, "r04", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "failed", "delivered"]
+    assert len(slack.got) == 2
+    (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
+    assert reason["message"] == f"HTTP {answer[0]}: {answer[1]}"
+
+
+def test_a_receiver_that_does_not_answer_is_given_up_and_asked_again(lake, slack):
+    slack.answers = [(200, "ok", 6.0), (200, "ok", 0.0)]
+    began = time.monotonic()
+    watch(lake, "r02", "failed", "boom")
+    assert time.monotonic() - began < 6
+    watch(lake, "r03", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "failed", "delivered"]
+
+
+def test_a_problem_that_nobody_was_told_of_ends_without_a_message(lake, slack):
+    slack.answers = [(500, "", 0.0)]
+    watch(lake, "r02", "failed", "boom")
+    watch(lake, "r03", "succeeded")
+    assert len(slack.got) == 1
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "failed", "resolved"]
+
+
+def test_teams_gets_a_card_and_a_200_with_an_error_in_it_has_failed(lake, teams):
+    error = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429"
+    teams.answers = [(200, error, 0.0), (202, "", 0.0)]
+    watch(lake, "r02", "failed", "boom")
+    watch(lake, "r03", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "failed", "delivered"]
+    path, card = teams.got[0]
+    assert path.startswith("/workflows/workflow643e69cc/triggers/manual/paths/invoke")
+    assert card["attachments"][0]["contentType"] == "application/vnd.microsoft.card.adaptive"
+    assert "Run r02 failed" in json.dumps(card) and "boom" in json.dumps(card)
+    assert "github.com" not in json.dumps(card), "a card that loads pictures from elsewhere"
+
+
+def test_one_address_that_fails_keeps_no_other_from_being_told(lake, slack, monkeypatch):
+    use(monkeypatch, f"nonsense://x, slack://{SLACK}")
+    watch(lake, "r02", "failed", "boom")
+    assert {(event, address) for _, _, event, _, address in events(lake)[1:]} == {
+        ("failed", "1 nonsense"),
+        ("delivered", "2 slack"),
+    }
+
+
+# --- Mail -------------------------------------------------------------------------------------------------
+
+
+class Mailbox:
+    """What an SMTP server does with mail: keeps it."""
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+
+    async def handle_DATA(self, server, session, envelope) -> str:
+        self.got.append(envelope.content)
+        return "250 taken"
+
+
+def test_mail_arrives_with_the_report_attached(lake, tmp_path, monkeypatch):
+    mailbox = Mailbox()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Controller(mailbox, hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        use(monkeypatch, f"mailto://127.0.0.1:{port}?from=gmv@example.com&to=oncall@example.com")
+        report = tmp_path / "report.html"
+        report.write_text("<p>the report</p>")
+        end_run(lake, "r02", "failed", "boom")
+        alerts.after_run(lake, "r02", TODAY, report)
+    finally:
+        server.stop()
+    (mail,) = [message_from_bytes(content, policy=modern) for content in mailbox.got]
+    assert mail["subject"] == "GMV: failed run"
+    assert "Run r02 failed. boom" in mail.get_body(("plain", "html")).get_content()
+    (attached,) = mail.iter_attachments()
+    assert attached.get_filename() == "report.html" and b"the report" in attached.get_payload(decode=True)
+
+
+# --- Secrets, and the command -----------------------------------------------------------------------------
+
+
+def test_nothing_of_an_address_is_stored_printed_or_shown(lake, slack, capsys):
+    slack.answers = [(500, f"no such hook: {SLACK} of TIiajkdnlazkcOXrIdevi7FQ", 0.0)]
+    watch(lake, "r02", "failed", "boom")
+    told = capsys.readouterr()
+    stored = b"".join(
+        path.read_bytes() for path in (lake / "monitoring" / "alerts").rglob("*") if path.is_file()
+    )
+    shown = f"{told.out}{told.err}{settings()!r}{alerts.addresses()!r}{events(lake)}".encode() + stored
+    for part in (SLACK, *SLACK.split("/")):
+        assert part.encode() not in shown
+    (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
+    assert reason["message"].startswith("HTTP 500: no such hook: …")
+
+
+def test_alert_test_sends_one_message_and_says_what_became_of_it(slack):
+    slack.answers = [(200, "ok", 0.0), (500, "", 0.0)]
+    told = CliRunner().invoke(cli.app, ["alert-test"])
+    assert (told.exit_code, told.output.split()) == (0, ["1", "slack", "delivered"])
+    told = CliRunner().invoke(cli.app, ["alert-test"])
+    assert told.exit_code == 1 and "NOT delivered: HTTP 500" in told.output
+
+
+def test_without_addresses_problems_are_noted_and_told_once_there_is_one(lake, slack, monkeypatch):
+    use(monkeypatch, "")
+    watch(lake, "r02", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised"]
+    use(monkeypatch, f"slack://{SLACK}")
+    watch(lake, "r03", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "delivered"]
