@@ -438,3 +438,15 @@ def test_numbers_of_rows_are_judged_like_amounts():
     )
     assert (found.check.name, found.subject, found.value) == ("weekday_records", f"{LAST} purchase", "10")
     assert found.message.startswith("On 2024-03-29 purchase has 10; by the 26 Fridays before, about 1,")
+
+
+@pytest.mark.parametrize(
+    ("published", "is_judged"), [("49.51", False), ("49.50", True), ("50.49", False), (None, True)]
+)
+def test_a_published_day_is_judged_again_when_it_moves_by_a_percent(tmp_path, published, is_judged):
+    the_day_before = {(day("2023-03-09"), "nac"): Decimal("100.00")}
+    coming = {(D10, "nac"): Decimal("50.00")}
+    if published:
+        publish(tmp_path, (D10, "nac", Decimal(published)), run="r1", on="2023-03-11")
+    found = days.found(Reader(tmp_path), the_day_before | coming, coming, {D10})
+    assert [finding.subject for finding in found[BY_NAME["day_drop"]]] == ["2023-03-10"] * is_judged

@@ -10,7 +10,7 @@ from decimal import Decimal
 from gmv import checks
 from gmv.checks import Check
 from gmv.lake.reader import Reader
-from gmv.publication import Place
+from gmv.publication import Place, published
 from gmv.quality import anomalies
 from gmv.quality.findings import Finding, severity
 from gmv.settings import settings
@@ -98,21 +98,35 @@ def found(
         totals[day] += gmv
         if subsidiary != UNKNOWN_SUBSIDIARY:  # which has a check of its own, and shrinks as names come
             by_subsidiary[subsidiary][day] = gmv
+    moved = _moved(coming, published(reader), days)
     results: dict[Check, list[Finding]] = {
         checks.NEW_SUBSIDIARY: _new(reader, coming),
         checks.FEED_MISSING: _missing(reader, days),
-        checks.DAY_DROP: anomalies.drops(totals, days),
+        checks.DAY_DROP: anomalies.drops(totals, moved),
         checks.WEEKDAY_GMV: [],
         checks.SUBSIDIARY_VANISHED: [],
     }
     abnormal = {(finding.subject, finding.value) for finding in flagged}
-    for finding in anomalies.unlike_weekday(checks.WEEKDAY_GMV, by_subsidiary, days, abnormal):
+    for finding in anomalies.unlike_weekday(checks.WEEKDAY_GMV, by_subsidiary, moved, abnormal):
         results[finding.check].append(finding)
     if severity(checks.WEEKDAY_RECORDS) != "off":
         results[checks.WEEKDAY_RECORDS] = anomalies.unlike_weekday(
-            checks.WEEKDAY_RECORDS, _records(reader), days, abnormal, decimals=0
+            checks.WEEKDAY_RECORDS, _records(reader), moved, abnormal, decimals=0
         )
     return results
+
+
+def _moved(
+    coming: Mapping[Place, Decimal], was: Mapping[Place, Decimal], days: Collection[dt.date]
+) -> set[dt.date]:
+    """The days of which a number is new, or moves by a percent or more; a late cent makes no day odd."""
+    places = {place for place in coming.keys() | was.keys() if place[0] in days}
+    zero = Decimal(0)
+    return {
+        place[0]
+        for place in places
+        if place not in was or abs(coming.get(place, zero) - was[place]) * 100 >= was[place]
+    }
 
 
 def _new(reader: Reader, coming: Mapping[Place, Decimal]) -> list[Finding]:
