@@ -178,7 +178,8 @@ def _anomalies(reader: Reader) -> Iterable[Problem]:
             select * from monitoring.check_results
             qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
         )
-        where not passed and not coalesce(accepted, false) and severity = 'warn' and regexp_matches(subject, '{_BY_DAY}')
+        where not passed and not coalesce(accepted, false) and severity = 'warn'
+            and regexp_matches(subject, '{_BY_DAY}')
             and day > (select max(transaction_date) from gold.daily_gmv) - {ANOMALY_DAYS}
         order by day desc, "check", subject
         """
