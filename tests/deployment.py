@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +35,12 @@ class Process:
         self.said = said
         with said.open("wb") as file:
             self.popen = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=cwd
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=cwd,
+                start_new_session=True,
             )
 
     def wait_for(self, pattern: str, seconds: int = 1200) -> re.Match[str]:
@@ -47,11 +54,13 @@ class Process:
         return found
 
     def end(self, seconds: int = 1200) -> str:
-        """Wait for its end; what it said. An exit code is in `popen.returncode`."""
+        """Wait for its end; what it said. An exit code is in `popen.returncode`. What it started ends, too."""
         try:
             self.popen.wait(seconds)
         finally:
-            self.popen.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
         return self.said.read_text(errors="replace")
 
 
