@@ -371,7 +371,7 @@ def rebuild(
 
     record, certificate = runner.rebuild(_request("", "", as_of_date, lake, None, runs_dir), _showing)
     _print_tables(tell.rebuilt(record.steps["rebuild"], certificate))
-    print(f"Kept in         {record.folder}")
+    print(f"Kept in         {record.place}")
 
 
 @app.command(epilog="Examples:\n\n  gmv maintain\n\n  gmv maintain --lake ~/lake")
