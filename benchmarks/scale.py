@@ -18,7 +18,6 @@ from gmv.tables import EVENT_TABLES, GMV_LEDGER, PURCHASE, Table
 from rich.console import Console
 from rich.table import Table as Shown
 
-
 GROWING = (
     *(event.bronze for event in EVENT_TABLES),
     *(event.versions for event in EVENT_TABLES),
@@ -72,8 +71,19 @@ def main(
         Console(stderr=True).print(f"{lake}: there are no purchases in it.", soft_wrap=True)
         raise typer.Exit(2)
     factor = per_day * 365 * years / purchases
-    shown = Shown("table", title=f"{purchases:,} purchases; × {factor:,.0f} for {per_day:,} a day, {years} years")
-    for name in ("rows", "bytes", "files", "commits", "rows/purchase", "bytes/purchase", "rows then", "TB then"):
+    shown = Shown(
+        "table", title=f"{purchases:,} purchases; × {factor:,.0f} for {per_day:,} a day, {years} years"
+    )
+    for name in (
+        "rows",
+        "bytes",
+        "files",
+        "commits",
+        "rows/purchase",
+        "bytes/purchase",
+        "rows then",
+        "TB then",
+    ):
         shown.add_column(name, justify="right")
     for one in found:
         shown.add_row(
@@ -86,7 +96,9 @@ def main(
         )
     shown.add_section()
     size = sum(one.bytes for one in found)
-    shown.add_row("all", "", f"{size:,}", "", "", "", f"{size / purchases:.1f}", "", f"{size * factor / 1e12:.2f}")
+    shown.add_row(
+        "all", "", f"{size:,}", "", "", "", f"{size / purchases:.1f}", "", f"{size * factor / 1e12:.2f}"
+    )
     Console(width=140).print(shown)
 
 
