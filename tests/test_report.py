@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import json
 import re
+import shutil
+import subprocess
 from decimal import Decimal
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -16,13 +19,17 @@ import papermill
 import pytest
 import small_lake
 from gmv import tables
+from gmv.cli import app
 from gmv.errors import GmvError
+from gmv.finality import Finality
 from gmv.lake.reader import Reader
-from gmv.report import data, figures, page, show
+from gmv.publication import Window
+from gmv.report import data, figures, headline, health, page, show
 from gmv.settings import PROJECT
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from small_lake import at, day, rows_of
+from typer.testing import CliRunner
 
 HOSTILE = "<script>alert('$x^$')</script>"
 
@@ -580,3 +587,133 @@ def test_a_notebook_that_was_not_run_gives_no_page(tmp_path: Path) -> None:
     with pytest.raises(GmvError, match="has no outputs"):
         page.render(notebook_with(tmp_path), tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+# --- The headline, and the rest of the page --------------------------------------------------------------
+
+
+def final_of(*days: str) -> list[Finality]:
+    return [Finality(day(on), "provisional", Decimal("1.00"), None, None, None, "Thin.") for on in days]
+
+
+def test_the_headline_is_the_newest_day_beside_the_day_before_its_weekday_and_the_month() -> None:
+    weekdays = [("2023-03-03", "80"), ("2023-03-10", "100"), ("2023-03-17", "120"), ("2023-03-24", "110")]
+    frame = daily(
+        *((on, "nac", amount) for on, amount in weekdays),
+        ("2023-03-30", "nac", "90.00"),
+        ("2023-03-31", "nac", "70.00"),
+        ("2023-03-31", "int", "50.50"),
+    )
+    found = headline.headline(frame, frame.head(0), final_of("2023-03-31"), day("2023-04-01"))
+    assert found and (found.title, found.gmv) == ("GMV of Friday, 31 March 2023", Decimal("120.50"))
+    assert [(fact.value, fact.note) for fact in found.facts] == [
+        ("+30.50", "+33.9 %"),
+        ("+15.50", "+14.8 % of 105.00, the median of 8 weeks"),
+        ("620.50", "6 days with GMV"),
+        ("provisional", "Thin."),
+    ]
+    assert found.in_words == (
+        "Up 30.50 against the day before, most of all in int (+50.50). "
+        "Since the last report, no earlier day has been restated."
+    )
+
+
+def test_the_headline_says_how_old_it_is_and_what_it_can_not_be_compared_with() -> None:
+    frame = daily(("2023-03-29", "nac", "10.00"))
+    found = headline.headline(frame, frame.head(0), final_of("2023-03-29"), day("2023-04-01"))
+    assert found and found.title == "GMV of Wednesday, 29 March 2023: 2 days older than yesterday"
+    assert [fact.value for fact in found.facts] == ["—", "—", "10.00", "provisional"]
+
+
+def test_the_headline_says_what_was_restated_and_mostly_why(march: Path) -> None:
+    restated = data.restatements(Reader(march), since=at("2023-03-12T00:00"))
+    assert headline.restated_in_words(restated) == (
+        "Since the last report, 1 earlier day was restated, by -100.00 in all; "
+        "the largest part is -80.00: moved between days."
+    )
+    assert tuples(data.restated_days(restated), "difference", "why", "of_which")[0] == (
+        *(Decimal("-100.00"), "Subsidiary became known: another one", Decimal("-100.00")),
+    )
+    assert sum(data.restated_days(restated)["of_which"]) == Decimal("-100.00")
+
+
+def test_days_are_marked_in_the_chart_and_named_in_words() -> None:
+    rows = [(f"{on:%Y-%m-%d}", "a", "10.00") for on in pd.date_range("2023-03-01", periods=10)]
+    marks = figures.Marks(restated=[pd.Timestamp("2023-03-02")], odd=[pd.Timestamp("2023-03-04")])
+    picture = figures.daily_gmv(daily(*rows[:5], *rows[7:]), marks=marks)
+    (legend,) = picture.wide.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("a", "7-day average", "restated", "check it", "no GMV"),
+    ]
+    assert picture.alt.endswith("Marked as restated: 2 Mar 2023. Marked as odd: 4 Mar 2023.")
+
+
+def test_quarantine_is_told_by_rule_with_an_example(tmp_path: Path) -> None:
+    rejected = {"reasons": ["purchase_value: not exact", "field_count"], "file": "a.csv", "line": 7}
+    small_lake.write(tmp_path, tables.QUARANTINE, [{**rejected, "values": [("purchase_value", HOSTILE)]}])
+    assert tuples(health.quarantine(Reader(tmp_path))) == [
+        ("field_count", 1, 1, "a.csv, line 7", ""),
+        ("purchase_value: not exact", 1, 1, "a.csv, line 7", repr(HOSTILE)),
+    ]
+
+
+def test_the_newest_certificate_is_told_beside_the_lake_as_it_is(march: Path, tmp_path: Path) -> None:
+    reader = Reader(march)
+    assert health.certificate(reader, tmp_path).in_words.startswith("No certificate")
+    compared = {"what": "Ledger", "rows": 6, "different": 0, "cents_apart": 0}
+    told = {"agrees": True, "versions": {"gold/gmv_ledger": 0}, "comparisons": [compared]}
+    (tmp_path / "runs" / "r1").mkdir(parents=True)
+    kept = tmp_path / "runs" / "r1" / "certificate.json"
+    kept.write_text(json.dumps(told))
+    said = health.certificate(reader, tmp_path / "runs").in_words
+    assert "6 rows" in said and "in r1. The tables are still those that were compared." in said
+    kept.write_text(json.dumps({**told, "agrees": False, "versions": {"gold/gmv_ledger": 7}}))
+    said = health.certificate(reader, tmp_path / "runs").in_words
+    assert said.startswith("NOT CERTIFIED") and "1 of the compared tables have changed" in said
+
+
+def test_numbers_on_the_page_and_beside_it_are_those_of_gmv_show(sample: Path, tmp_path: Path) -> None:
+    html = report_of(sample, tmp_path, run_id="20230301T060000-0001")
+    page.write_numbers(Reader(sample), Window(), tmp_path / "daily_gmv.csv")
+    told = CliRunner().invoke(app, ["show", "daily_gmv", "--format", "csv", "--lake", str(sample)])
+    assert (tmp_path / "daily_gmv.csv").read_text() == told.output
+    table = next(part for part in html.split("<details>") if "The numbers of this chart" in part)
+    on_page = re.findall(r"<tr><td>([\d-]+)</td><td>(\w+)</td><td[^>]*>([\d,.]+)</td></tr>", table)
+    shown = [line.split(",") for line in told.output.splitlines()[1:]]
+    assert [(on, name, amount.replace(",", "")) for on, name, amount in on_page] == [
+        tuple(row) for row in shown
+    ]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: the page's layout is not looked at")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_fits_its_width_in_a_browser_that_reaches_nobody(sample, tmp_path, width) -> None:
+    """A probe in a copy of the page measures; a page that is wider than its window would scroll sideways."""
+    report_of(sample, tmp_path, run_id="20230301T060000-0001")
+    html = (tmp_path / "report.html").read_text()
+    probe = (
+        "<script>addEventListener('load', () => { const d = document.documentElement;"
+        "document.title = 'wide ' + d.scrollWidth + ' of ' + d.clientWidth; })</script></body>"
+    )
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    framed = html.replace(policy, f"{policy}; script-src 'unsafe-inline'").replace("</body>", probe)
+    (tmp_path / "inner.html").write_text(framed)
+    frame = f'<iframe src="inner.html" style="width: {width}px; height: 900px; border: 0"></iframe>'
+    wait = "<script>addEventListener('load', () => document.title = frames[0].document.title)</script>"
+    (tmp_path / "outer.html").write_text(f"<html><body>{frame}{wait}</body></html>")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
+    shown = subprocess.run(
+        [
+            *(str(CHROMIUM), *options, "--allow-file-access-from-files", "--window-size=1400,1000"),
+            *(f"--user-data-dir={tmp_path / 'browser'}", f"file://{tmp_path / 'outer.html'}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    wide = re.search(r"<title>wide (\d+) of (\d+)</title>", shown.stdout)
+    assert wide, shown.stdout[:500] + shown.stderr[-500:]
+    assert int(wide[1]) <= int(wide[2]) and int(wide[2]) > width - 30

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from gmv.checks import BY_NAME
 from gmv.errors import LakeLocked
 from gmv.explain import why
 from gmv.lake import lock
@@ -145,7 +146,7 @@ def _of_newest_run(reader: Reader) -> Iterable[Problem]:
         elif run["outcome"] == "refused":
             checks = reader.rows(
                 'select distinct "check" from monitoring.check_results '
-                "where run = $run and severity = 'block' and not passed order by all",
+                "where run = $run and severity = 'block' and not passed and accepted is not true order by all",
                 run=run["run"],
             )
             subject = ",".join(row["check"] for row in checks)
@@ -190,7 +191,7 @@ def _anomalies(reader: Reader) -> Iterable[Problem]:
             f"{row['check']}:{row['subject']}",
             f"{row['check']}, {row['subject']}: {row['message'].rstrip('.')}.",
             _made_of(reader, row["day"]),
-            f"See whether the day's files are complete: gmv explain {row['day']}",
+            f"{BY_NAME[row['check']].advice if row['check'] in BY_NAME else ''} See gmv explain {row['day']}".strip(),
         )
 
 

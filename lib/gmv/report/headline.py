@@ -88,7 +88,7 @@ def restated_in_words(restated: pd.DataFrame) -> str:
     total = sum(restated["of_which"], Decimal(0))
     by_reason: dict[str, Decimal] = defaultdict(Decimal)
     for row in restated.to_dict("records"):
-        by_reason[row["why"]] += row["of_which"]
+        by_reason[_net(row["why"])] += row["of_which"]
     largest = max(by_reason.items(), key=lambda item: (abs(item[1]), item[0]))
     counted = "1 earlier day was" if days == 1 else f"{days:,} earlier days were"
     return (
@@ -147,6 +147,20 @@ def _what_moved(published: pd.DataFrame, newest: dt.date, before: dt.date) -> st
         return "No subsidiary has another number than the day before."
     direction = "Unchanged in all" if not change else f"{'Up' if change > 0 else 'Down'} {abs(change):,.2f}"
     return f"{direction} against the day before, most of all in {largest} ({moves[largest]:+,.2f})."
+
+
+def _net(why: str) -> str:
+    """The reason without its direction: what moves between places goes out of one and into another."""
+    for beginning, net in (
+        ("Subsidiary became known", "Subsidiary became known"),
+        ("Moved here from another", "Moved between"),
+        ("Moved to another", "Moved between"),
+    ):
+        if why.startswith(beginning):
+            rest, comma, because = why.removeprefix(beginning).partition(",")
+            place = {" day": " days", " subsidiary": " subsidiaries"}.get(rest, "")
+            return f"{net}{place}{comma}{because}"
+    return why
 
 
 def _share(gmv: Decimal, of: Decimal) -> str:

@@ -103,7 +103,7 @@ def anomalies(
         select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check",
             "value" as found, "limit" as expected, message
         from ({_NEWEST_OF_SUBJECT})
-        where not passed and regexp_matches(subject, '^\\d{{4}}-\\d{{2}}-\\d{{2}}( |$)')
+        where not passed and accepted is not true and regexp_matches(subject, '^\\d{{4}}-\\d{{2}}-\\d{{2}}( |$)')
         order by day desc, "check", about
         """
     )
