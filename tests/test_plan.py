@@ -16,6 +16,7 @@ from gmv.lake import lock, records, scratch
 from gmv.lake.reader import Reader
 from gmv.run import plan as planning
 from gmv.run.runner import Request
+from gmv.settings import settings
 from gmv.tables import GMV_LEDGER
 from small_lake import day
 
@@ -54,6 +55,8 @@ def without_runs(changes: list[Change]) -> list[Change]:
 
 
 def test_a_run_does_exactly_what_was_planned(lake, monkeypatch):
+    monkeypatch.setenv("GMV_QUARANTINED_PERCENT", "100")
+    settings.cache_clear()
     lake.arrive(
         "january",
         """purchase 01-10T08:00 1 paid
