@@ -1,4 +1,4 @@
-"""Whole runs in S3: the sample to the cent; the rest by `make s3-test`, since it takes minutes."""
+"""Whole runs in S3, by `make s3-test`: the sample to the cent, a correction, two drivers, a server that goes away."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def place(store):
     return Place(store)
 
 
+@is_long
 def test_the_sample_runs_in_s3_to_the_cent(place):
     place.put_sample()
     ran = place.gmv("run")
