@@ -13,10 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import small_lake
 from deltalake import DeltaTable
 from gmv.settings import PROJECT
 from gmv.tables import PRODUCT_ITEM
+
+in_orchestration_test = pytest.mark.skipif(
+    "ALL_ORCHESTRATION_TESTS" not in os.environ, reason="make orchestration-test runs it"
+)
+"""Marks a test that is left out of `make test`."""
 
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
 GMV = Path(sys.executable).with_name("gmv")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of
+from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
 from gmv.lake import lock
 
 DAGSTER = environment_of("dagster")
@@ -49,6 +49,7 @@ def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failure
     assert not result["checks"]["nothing_odd"][0], "two days have payments alone"
 
 
+@in_orchestration_test
 def test_a_refused_backfill_of_three_days_fails_its_check_and_is_not_tried_again(deployment):
     deployment.write_refused_lake()
     result = told(deployment.start(DAGSTER / "python", DRIVER, "backfill", "2023-02-17", "2023-02-19").end())

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of
+from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
 from gmv.lake import lock
 
 PREFECT = environment_of("prefect")
@@ -27,6 +27,7 @@ def told(said: str) -> dict:
     return json.loads(re.search(r"^TOLD (.*)$", said, re.MULTILINE)[1])
 
 
+@in_orchestration_test
 def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failures(deployment):
     run = deployment.start(PREFECT / "python", DRIVER, "2023-02-24T06:00", "{}")
     run.wait_for("gmv ended with 1: The landing folder .* does not exist")
@@ -43,6 +44,7 @@ def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failure
     assert Path(record["report"]).as_uri() in result["artifacts"]["gmv-report"]
 
 
+@in_orchestration_test
 def test_a_refused_backfill_of_three_days_ends_in_a_state_of_its_own_and_is_not_tried_again(deployment):
     deployment.write_refused_lake()
     window = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
