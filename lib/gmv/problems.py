@@ -167,7 +167,7 @@ def _stale(fresh: Freshness) -> Iterable[Problem]:
             STALE,
             "",
             f"Late: {fresh.newest_published_day} is the newest published day, but {fresh.expected_day} was expected.",
-            f"The newest event is of {event}, the newest file of {_minute(fresh.newest_file)} UTC.",
+            f"The newest event is of {event}, the newest file of {_minute(fresh.newest_file)}.",
             "If files are missing, ask for them; if they are there, see why no run took them in.",
         )
 
@@ -308,4 +308,4 @@ def _is_held(lake: Path) -> bool:
 
 
 def _minute(moment: dt.datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}" if moment else "never"
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "unknown time"
