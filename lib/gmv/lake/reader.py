@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -21,6 +21,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.tables import TABLES, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DUCKDB_TYPES = {
     "timestamp_ntz": "TIMESTAMP",
