@@ -11,12 +11,11 @@ import re
 import secrets
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmv import bronze, progress, publication, verify
 from gmv.errors import GmvError, UsageError
 from gmv.lake import faults, location, lock, records
-from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.publication import Window
@@ -24,6 +23,9 @@ from gmv.quality import acceptance
 from gmv.settings import PROJECT, settings
 from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER, RUNS
 from gmv.verify import Certificate
+
+if TYPE_CHECKING:
+    from gmv.lake.lake import Lake
 
 ACCEPTING = ("accept", "because")
 """Parameters of 03_gold alone."""
@@ -101,6 +103,7 @@ class Step:
     def lake(self) -> Lake:
         """The lake's tables as Spark DataFrames; starts a local Spark server where there is none."""
         from gmv.lake import spark
+        from gmv.lake.lake import Lake
 
         if "SPARK_REMOTE" not in os.environ:
             server = spark.SparkServer(self._lock, location.local_twin(self.runs_dir) / "spark.log")

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-
-from pyspark.sql import DataFrame
+from typing import TYPE_CHECKING
 
 from gmv.errors import GmvError, UsageError
 from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 Place = tuple[dt.date, str]
 """A transaction_date and a subsidiary."""
