@@ -29,6 +29,7 @@ MANY_ROWS = 500_000
 """A table of more rows is not scanned by queries that are interpreted."""
 MOST_IDS_TO_PRUNE_BY = 100_000
 """Up to so many touched purchases are looked up by their ids; for more, tables are scanned."""
+_IDS = "purchase_id string"
 _GAP = 100_000
 _MOST_RANGES = 200
 
@@ -228,7 +229,7 @@ class Lake:
         return purchase.where(F.col("transaction_date").isin(list(days))), product_item, purchase_extra_info
 
     def _ids(self, few: Sequence[str]) -> DataFrame:
-        return self.spark.createDataFrame(pa.table({"purchase_id": pa.array(few, pa.string())}))
+        return self.spark.createDataFrame(pa.table({"purchase_id": pa.array(few, pa.string())}), _IDS)
 
     def _expect_many_rows(self) -> None:
         """Let a server that was started for little data compile queries: a large table is about to be scanned."""

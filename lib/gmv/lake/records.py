@@ -203,12 +203,13 @@ def count(lake: Path, table: Table) -> int:
 def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
     """The newest commit that carries userMetadata, as (version, metadata); None where there is none."""
     try:
-        history = DeltaTable(str(lake / table.path)).history()
+        delta = DeltaTable(str(lake / table.path))
     except TableNotFoundError:
         return None
-    for commit in history:
-        if commit.get("userMetadata"):
-            return int(commit["version"]), json.loads(commit["userMetadata"])
+    for newest in (20, None):  # it is among the last few, whatever maintenance did since
+        for commit in delta.history(newest):
+            if commit.get("userMetadata"):
+                return int(commit["version"]), json.loads(commit["userMetadata"])
     return None
 
 
