@@ -7,15 +7,16 @@ import os
 import time
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 import small_lake
 from deltalake import DeltaTable
 from gmv import maintain, monitoring
 from gmv.errors import LakeLocked
-from gmv.lake import lock
+from gmv.lake import lock, records
 from gmv.lake.reader import Reader
 from gmv.settings import settings
-from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, RUNS, TABLES
+from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, PURCHASE_EXTRA_INFO, RUNS, TABLES
 
 
 def rows_of_all_tables(lake) -> dict[str, list[dict]]:
@@ -81,8 +82,6 @@ def test_purchases_that_lay_scattered_are_side_by_side_afterwards(tmp_path, monk
 
 
 def described(lake) -> list[dict]:
-    import pyarrow as pa
-
     return pa.table(DeltaTable(lake / GMV_LEDGER.path).get_add_actions(flatten=True)).to_pylist()
 
 
@@ -179,3 +178,50 @@ def test_bronze_counts_add_what_each_run_brought_once(tmp_path):
         ("run 3", "2023-02-02", 1),
     ]
     assert counted(Reader(tmp_path)) == []
+
+
+# --- Writing without Spark ------------------------------------------------------------------------------
+
+
+def latest_info(purchase_id: str, hour: int, subsidiary: str) -> dict:
+    return {
+        "transaction_datetime": dt.datetime(2023, 2, 1, hour),
+        "transaction_date": dt.date(2023, 2, 1),
+        "purchase_id": purchase_id,
+        "subsidiary": subsidiary,
+    }
+
+
+@pytest.mark.parametrize("ranges", [[], [("1", "4")]], ids=["everywhere", "within ranges"])
+def test_merge_replaces_adds_and_removes_touched_purchases_and_leaves_others(tmp_path, ranges):
+    table = PURCHASE_EXTRA_INFO.latest
+    before = [latest_info(one, 8, "nac") for one in ("1", "2", "3", "9")]
+    small_lake.write(tmp_path, table, before)
+    latest = [latest_info("1", 9, "int"), latest_info("2", 8, "nac"), latest_info("4", 9, "int")]
+    records.merge_latest(
+        tmp_path,
+        table,
+        pa.Table.from_pylist(latest, records.arrow_schema(table)),
+        pa.array(["1", "2", "3", "4"]),
+        ranges,
+    )
+    rows = Reader(tmp_path).rows("select * from silver.purchase_extra_info order by purchase_id")
+    assert rows == [*latest, latest_info("9", 8, "nac")]
+    records.merge_latest(
+        tmp_path,
+        table,
+        pa.Table.from_pylist(latest, records.arrow_schema(table)),
+        pa.array(["1", "2", "3", "4"]),
+        ranges,
+    )
+    again = Reader(tmp_path).rows("select * from silver.purchase_extra_info order by purchase_id")
+    assert again == rows
+
+
+def test_no_minima_and_maxima_of_amounts_are_kept(tmp_path):
+    rows = pa.Table.from_pylist([posting(1, 1)], records.arrow_schema(GMV_LEDGER))
+    records.append_columns(tmp_path, GMV_LEDGER, rows)
+    (file,) = described(tmp_path)
+    assert "min.purchase_id" in file
+    assert "min.amount" not in file
+    assert records.count(tmp_path, GMV_LEDGER) == 1

@@ -159,7 +159,7 @@ def save(lake_path: Path, staged: dict[EventTable, ds.Dataset], arrivals: Arriva
     """
     for event, rows in staged.items():
         marks = {"run": run, "files": _ingested(arrivals, event)}
-        records.append_stream(lake_path, event.bronze, rows.scanner().to_reader(), marks)
+        records.append_columns(lake_path, event.bronze, rows.scanner().to_reader(), marks)
     records.append(lake_path, FILES, arrivals.outcomes)
 
 

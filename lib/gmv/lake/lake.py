@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,18 +11,25 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from deltalake import DeltaTable
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from gmv.lake import faults, records
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
+from gmv.settings import settings
 from gmv.silver import STRIPPED
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, QUARANTINE, EventTable, Table
 
+MOST_ROWS_TO_COLLECT = 100_000
+"""What bronze runs of up to so many records bring is written by delta-rs, at once; more is written by Spark."""
+MANY_ROWS = 500_000
+"""A table of more rows is not scanned by queries that are interpreted."""
 MOST_IDS_TO_PRUNE_BY = 100_000
 """Up to so many touched purchases are looked up by their ids; for more, tables are scanned."""
+_IDS = "purchase_id string"
 _GAP = 100_000
 _MOST_RANGES = 200
 
@@ -35,10 +41,12 @@ class Touched:
     Attributes:
         ids: purchase_id, one row per purchase; None: all purchases.
         ranges: lower and upper ids that enclose them all, to skip files by; empty: look everywhere.
+        few: the same ids, here in this process; None where they are many.
     """
 
     ids: DataFrame | None
     ranges: Sequence[tuple[str, str]] = ()
+    few: Sequence[str] | None = None
 
     def and_also(self, others: Touched) -> Touched:
         """These purchases and the others."""
@@ -53,6 +61,7 @@ class Lake:
     def __init__(self, path: Path, spark: SparkSession) -> None:
         self.path = path
         self.spark = spark
+        self._reads_little = True
 
     def exists(self, table: Table) -> bool:
         return DeltaTable.is_deltatable(str(self.path / table.path))
@@ -61,10 +70,48 @@ class Lake:
         """The table's rows; none while it does not exist."""
         if not self.exists(table):
             return self.spark.createDataFrame([], _ddl(table))
-        return self.spark.read.format("delta").load(str(self.path / table.path)).select(*table.column_names)
+        path = str(self.path / table.path)
+        if self._reads_little and records.count(self.path, table) > MANY_ROWS:
+            self._expect_many_rows()
+        return self.spark.read.format("delta").load(path).select(*table.column_names)
+
+    def few_of(
+        self, table: Table, condition: str = "true", runs: Sequence[str] = (), **parameters: object
+    ) -> DataFrame | None:
+        """The table's rows that satisfy a condition, found without Spark; None where they are too many for that.
+
+        Spark would replay the table's log in jobs of its own and plan a scan of it, for a handful of rows.
+
+        Args:
+            condition: SQL, with `$name` parameters.
+            runs: only rows of these bronze runs are asked for, besides.
+        """
+        columns = ", ".join(f'"{name}"' for name in table.column_names)
+        reader = Reader(self.path).of_runs(runs)
+        if runs:
+            condition, parameters = (
+                f"list_contains($runs, run) and {condition}",
+                {**parameters, "runs": list(runs)},
+            )
+        limited = (
+            f'{columns} from {table.layer}."{table.name}" where {condition} limit {MOST_ROWS_TO_COLLECT + 1}'
+        )
+        rows = reader.arrow(f"select {limited}", **parameters)
+        if rows.num_rows > MOST_ROWS_TO_COLLECT:
+            return None
+        return self.spark.createDataFrame(rows.cast(records.arrow_schema(table)), _ddl(table))
 
     def rows_of(self, table: Table, touched: Touched) -> DataFrame:
         """The table's rows of the touched purchases, found at a cost that follows how many they are."""
+        if touched.ids is None or touched.few is not None:
+            condition = (
+                "true" if touched.few is None else "purchase_id in (select unnest(cast($ids as varchar[])))"
+            )
+            near = [condition, *_sql_ranges("purchase_id", touched.ranges)]
+            ids = {} if touched.few is None else {"ids": list(touched.few)}
+            few = self.few_of(table, " and ".join(near), **ids)
+            if few is not None:
+                return few
         rows = self.read(table)
         if touched.ids is None or not self.exists(table):
             return rows
@@ -81,11 +128,15 @@ class Lake:
     def records_of(self, unfinished: Unfinished) -> dict[EventTable, DataFrame]:
         """The bronze records that these bronze runs brought in files that are in force, by event table."""
         return {
-            event: in_force(self.read(event.bronze), unfinished).where(
-                F.col("run").isin(list(unfinished.runs))
-            )
-            for event in EVENT_TABLES
+            event: in_force(self._brought(event.bronze, unfinished), unfinished) for event in EVENT_TABLES
         }
+
+    def _brought(self, table: Table, unfinished: Unfinished) -> DataFrame:
+        runs = list(unfinished.runs)
+        few = None
+        if runs and unfinished.records <= MOST_ROWS_TO_COLLECT:
+            few = self.few_of(table, runs=runs)
+        return self.read(table).where(F.col("run").isin(runs)) if few is None else few
 
     def records_naming(self, event: EventTable, touched: Touched) -> DataFrame:
         """The bronze records that name the touched purchases, whatever run brought them; a scan of the table."""
@@ -103,8 +154,10 @@ class Lake:
         if not unfinished.is_everything:
             runs = list(unfinished.runs)
             few = self._few_ids(f"{arrived} where list_contains($runs, run)", runs=runs, stripped=STRIPPED)
-        versions = self.read(event.versions)
         ranges = id_ranges([*few]) if few else []
+        if few is not None:
+            return self.rows_of(event.versions, Touched(self._ids(few), ranges, few))
+        versions = self.read(event.versions)
         return versions.where(_within(F.col("purchase_id"), ranges)) if ranges else versions
 
     def touched_by(self, unfinished: Unfinished) -> Touched:
@@ -156,15 +209,36 @@ class Lake:
         """The purchases that a query finds; if they are many, the same by Spark: those in `rows_of` the events."""
         few = self._few_ids(query, **parameters)
         if few is not None:
-            ids = self.spark.createDataFrame([(one,) for one in few], "purchase_id string")
-            return Touched(ids, id_ranges(few))
+            return Touched(self._ids(few), id_ranges(few), few)
         ids = reduce(DataFrame.union, (rows_of(event).select("purchase_id") for event in events))
         return Touched(ids.where("purchase_id is not null").distinct())
 
     def latest_on(self, days: Sequence[dt.date]) -> tuple[DataFrame, DataFrame, DataFrame]:
         """The silver tables purchase (on these days only), product_item and purchase_extra_info."""
-        purchase, product_item, purchase_extra_info = (self.read(event.latest) for event in EVENT_TABLES)
+        on_days = "list_contains(cast($days as date[]), transaction_date)"
+        of_these = f"purchase_id in (select purchase_id from silver.purchase where {on_days})"
+        conditions = (on_days, of_these, of_these)
+        few = [
+            self.few_of(event.latest, condition, days=list(days))
+            for event, condition in zip(EVENT_TABLES, conditions, strict=True)
+        ]
+        purchase, product_item, purchase_extra_info = (
+            self.read(event.latest) if found is None else found
+            for event, found in zip(EVENT_TABLES, few, strict=True)
+        )
         return purchase.where(F.col("transaction_date").isin(list(days))), product_item, purchase_extra_info
+
+    def _ids(self, few: Sequence[str]) -> DataFrame:
+        return self.spark.createDataFrame(pa.table({"purchase_id": pa.array(few, pa.string())}), _IDS)
+
+    def _expect_many_rows(self) -> None:
+        """Let a server that was started for little data compile queries: a large table is about to be scanned."""
+        self._reads_little = False
+        if self.spark.conf.get("spark.sql.codegen.wholeStage") == "false":
+            self.spark.conf.set("spark.sql.codegen.wholeStage", "true")
+            self.spark.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
+            self.spark.conf.set("spark.sql.adaptive.enabled", "true")
+            self.spark.conf.set("spark.sql.shuffle.partitions", str(2 * settings().spark_cores))
 
     def save_versions(
         self,
@@ -176,9 +250,10 @@ class Lake:
         if not unfinished.runs:
             return
         quarantined = reduce(DataFrame.unionByName, rejected.values())
+        is_few = unfinished.records <= MOST_ROWS_TO_COLLECT
         at_the_same_time(
-            [(self.append, event.versions, frame) for event, frame in new.items()]
-            + [(self.replace, QUARANTINE, quarantined, "run", unfinished.runs)]
+            [(self.append, event.versions, frame, is_few) for event, frame in new.items()]
+            + [(self.replace, QUARANTINE, quarantined, "run", unfinished.runs, is_few)]
         )
 
     def correct_versions(self, event: EventTable, should: DataFrame, touched: Touched) -> None:
@@ -222,24 +297,32 @@ class Lake:
         """
         if not unfinished.runs:
             return {"postings": 0, "ledger_seq": self._greatest_seq()}
-        return self.append_postings(postings, run)
+        return self.append_postings(postings, run, unfinished.records <= MOST_ROWS_TO_COLLECT)
 
-    def append_postings(self, postings: DataFrame, run: str) -> dict[str, int]:
-        """As `post`, whatever bronze runs the postings come from."""
+    def append_postings(self, postings: DataFrame, run: str, is_few: bool = False) -> dict[str, int]:
+        """As `post`, whatever bronze runs the postings come from.
+
+        Args:
+            is_few: they are expected to fit in this process.
+        """
         seq = self._greatest_seq()
-        batch = postings.persist()
+        batch = postings.withColumns(
+            {
+                "ledger_seq": F.lit(seq + 1).cast("bigint"),
+                "run": F.lit(run),
+                "recorded_at": F.lit(records.now().isoformat()).cast("timestamp_ntz"),
+            }
+        )
+        if is_few:
+            few = self._collected(GMV_LEDGER, batch.limit(MOST_ROWS_TO_COLLECT + 1))
+            if few.num_rows <= MOST_ROWS_TO_COLLECT:
+                if few.num_rows:
+                    records.append_columns(self.path, GMV_LEDGER, few)
+                return {"postings": few.num_rows, "ledger_seq": seq + 1 if few.num_rows else seq}
+        batch = batch.persist()
         count = batch.count()
         if count:
-            self.append(
-                GMV_LEDGER,
-                batch.withColumns(
-                    {
-                        "ledger_seq": F.lit(seq + 1).cast("bigint"),
-                        "run": F.lit(run),
-                        "recorded_at": F.lit(records.now().isoformat()).cast("timestamp_ntz"),
-                    }
-                ),
-            )
+            self.append(GMV_LEDGER, batch)
         batch.unpersist()
         return {"postings": count, "ledger_seq": seq + 1 if count else seq}
 
@@ -257,16 +340,22 @@ class Lake:
         runs = parameters.get("runs")
         reader = Reader(self.path)
         brought = reader.of_runs(runs) if isinstance(runs, list) else reader
-        found = brought.sql(limited, **parameters).fetchall()
-        return [row[0] for row in found] if len(found) <= MOST_IDS_TO_PRUNE_BY else None
+        found = brought.arrow(limited, **parameters)["purchase_id"]
+        return found.to_pylist() if len(found) <= MOST_IDS_TO_PRUNE_BY else None
 
-    def append(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
-        """Append rows in one commit."""
-        writer = rows.select(*table.column_names).write.format("delta").mode("append")
-        if metadata:
-            writer = writer.option("userMetadata", json.dumps(metadata))
+    def append(self, table: Table, rows: DataFrame, is_few: bool = False) -> None:
+        """Append rows in one commit.
+
+        Args:
+            is_few: they fit in this process; then no commit is made for no rows.
+        """
+        if is_few:
+            few = self._collected(table, rows)
+            if few.num_rows or not self.exists(table):
+                records.append_columns(self.path, table, few)
+            return
         with faults.commit(table.path):
-            writer.save(str(self.path / table.path))
+            self._new(table, rows).mode("append").save(str(self.path / table.path))
 
     def swap_in(self, table: Table, rows: DataFrame) -> None:
         """Let these rows be all of the table, in one commit, whatever it holds."""
@@ -274,14 +363,32 @@ class Lake:
         with faults.commit(table.path):
             writer.option("overwriteSchema", "true").save(str(self.path / table.path))
 
-    def replace(self, table: Table, rows: DataFrame, column: str, values: Sequence[str]) -> None:
-        """Replace the rows whose `column` has one of `values` by `rows`, in one commit."""
-        writer = rows.select(*table.column_names).write.format("delta")
+    def replace(
+        self, table: Table, rows: DataFrame, column: str, values: Sequence[str], is_few: bool = False
+    ) -> None:
+        """Replace the rows whose `column` has one of `values` by `rows`, in one commit.
+
+        Args:
+            is_few: they fit in this process; then no commit is made where there is nothing to replace.
+        """
+        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        if is_few:
+            few = self._collected(table, rows)
+            old = f"select 1 from {table.layer}.{table.name} where {column} in ({listed}) limit 1"
+            if few.num_rows or not self.exists(table) or Reader(self.path).rows(old):
+                records.replace_columns(self.path, table, few, f"{column} in ({listed})")
+            return
+        writer = self._new(table, rows)
         if self.exists(table):
-            listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
             writer = writer.mode("overwrite").option("replaceWhere", f"`{column}` in ({listed})")
         with faults.commit(table.path):
             writer.save(str(self.path / table.path))
+
+    def _new(self, table: Table, rows: DataFrame) -> DataFrameWriter:
+        return rows.select(*table.column_names).write.format("delta").options(**records.properties(table))
+
+    def _collected(self, table: Table, rows: DataFrame) -> pa.Table:
+        return rows.select(*table.column_names).toArrow().cast(records.arrow_schema(table))
 
     def merge_latest(
         self, latest: Mapping[EventTable, DataFrame], touched: Touched, unfinished: Unfinished
@@ -292,16 +399,24 @@ class Lake:
             latest: by event table, the latest version of each touched purchase that has one.
             touched: all that were looked at; those without a latest version leave the table.
         """
+        is_few = unfinished.records <= MOST_ROWS_TO_COLLECT
         if unfinished.runs:
-            at_the_same_time([(self._merge_latest, event, frame, touched) for event, frame in latest.items()])
+            at_the_same_time(
+                [(self._merge_latest, event, frame, touched, is_few) for event, frame in latest.items()]
+            )
 
-    def _merge_latest(self, event: EventTable, latest: DataFrame, touched: Touched) -> None:
+    def _merge_latest(self, event: EventTable, latest: DataFrame, touched: Touched, is_few: bool) -> None:
         table = event.latest
-        if touched.ids is None:
+        if touched.ids is None and is_few:
+            records.replace_columns(self.path, table, self._collected(table, latest))
+        elif touched.ids is None:
             with faults.commit(table.path):
-                latest.write.format("delta").mode("overwrite").save(str(self.path / table.path))
+                self._new(table, latest).mode("overwrite").save(str(self.path / table.path))
         elif not self.exists(table):
-            self.append(table, latest)
+            self.append(table, latest, touched.few is not None)
+        elif touched.few is not None:
+            ids, rows = pa.array(touched.few, pa.string()), self._collected(table, latest)
+            records.merge_latest(self.path, table, rows, ids, touched.ranges)
         else:
             with faults.commit(table.path):
                 self._merge(event, latest, touched.ids, touched.ranges)

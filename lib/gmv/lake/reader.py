@@ -87,14 +87,15 @@ class Reader:
 
     def frame(self, query: str, **parameters: object) -> pd.DataFrame:
         """The query's rows; amounts as Decimal objects, never floats."""
-        table = self._arrow(query, parameters)
+        table = self.arrow(query, **parameters)
         return table.to_pandas(date_as_object=False, integer_object_nulls=False)
 
     def rows(self, query: str, **parameters: object) -> list[dict]:
         """The query's rows as dictionaries of Python values (Decimal, date, datetime, str, int)."""
-        return self._arrow(query, parameters).to_pylist()
+        return self.arrow(query, **parameters).to_pylist()
 
-    def _arrow(self, query: str, parameters: dict[str, object]) -> pa.Table:
+    def arrow(self, query: str, **parameters: object) -> pa.Table:
+        """The query's rows as columns."""
         with self._naming_what_is_damaged(query):
             return self.sql(query, **parameters).to_arrow_table()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ _ARROW_TYPES = {
     "array<string>": pa.list_(pa.string()),
     "map<string,string>": pa.map_(pa.string(), pa.string()),
 }
+
+_ZSTD = WriterProperties(compression="ZSTD", compression_level=1)
 
 
 def arrow_schema(table: Table) -> pa.Schema:
@@ -54,35 +56,93 @@ def append(
     schema = arrow_schema(table)
     columns = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
     if columns.num_rows:
-        with faults.commit(table.path):
-            write_deltalake(
-                str(lake / table.path),
-                columns,
-                mode="append",
-                schema_mode="merge",  # a table that was made before a column was declared gets it
-                partition_by=list(table.partition_by) or None,
-                commit_properties=_commit(metadata),
-            )
+        append_columns(lake, table, columns, metadata)
     return columns.num_rows
 
 
-def append_stream(
-    lake: Path, table: Table, rows: pa.RecordBatchReader, metadata: Mapping[str, Any] | None = None
+def append_columns(
+    lake: Path,
+    table: Table,
+    columns: pa.Table | pa.RecordBatchReader,
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Append rows that may be many to a table in one commit; a few batches at a time are in memory.
+    """Append rows in one commit.
 
     Args:
-        rows: batches of the table's columns.
+        columns: those of the table; a reader may have more rows than fit in memory.
         metadata: kept with the commit as Delta's userMetadata.
     """
     with faults.commit(table.path):
         write_deltalake(
             str(lake / table.path),
-            rows,
+            columns,
             mode="append",
-            writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+            schema_mode="merge",  # a table that was made before a column was declared gets it
+            partition_by=list(table.partition_by) or None,
+            configuration=properties(table),
+            writer_properties=_ZSTD,
             commit_properties=_commit(metadata),
         )
+
+
+def replace_columns(lake: Path, table: Table, columns: pa.Table, predicate: str | None = None) -> None:
+    """Replace the rows that a predicate names, or all, in one commit; the table is made if it is missing."""
+    path = str(lake / table.path)
+    with faults.commit(table.path):
+        write_deltalake(
+            path,
+            columns,
+            mode="overwrite",
+            predicate=predicate if DeltaTable.is_deltatable(path) else None,
+            configuration=properties(table),
+            writer_properties=_ZSTD,
+        )
+
+
+def merge_latest(
+    lake: Path, table: Table, latest: pa.Table, touched: pa.Array, ranges: Sequence[tuple[str, str]]
+) -> None:
+    """Bring a table with one row per purchase to the latest rows of the touched purchases, in one commit.
+
+    Args:
+        latest: the table's columns, at most one row per touched purchase.
+        touched: the ids that were looked at; those that `latest` lacks leave the table.
+        ranges: lower and upper ids that enclose them, to skip files by; empty: look everywhere.
+    """
+    judged = pa.table({"touched_id": touched})
+    source = judged.join(latest.append_column("touched_id", latest["purchase_id"]), "touched_id")
+    near = " or ".join(f"target.purchase_id between '{low}' and '{high}'" for low, high in ranges)
+    is_changed = " or ".join(f"(target.{name} is distinct from source.{name})" for name in table.column_names)
+    as_in_source = {name: f"source.{name}" for name in table.column_names}
+    with faults.commit(table.path):
+        (
+            DeltaTable(str(lake / table.path))
+            .merge(
+                source.select(["touched_id", *table.column_names]),
+                "target.purchase_id = source.touched_id" + (f" and ({near})" if near else ""),
+                source_alias="source",
+                target_alias="target",
+                writer_properties=_ZSTD,
+            )
+            .when_matched_delete("source.purchase_id is null")
+            .when_matched_update(as_in_source, is_changed)
+            .when_not_matched_insert(as_in_source, "source.purchase_id is not null")
+            .execute()
+        )
+
+
+def properties(table: Table) -> dict[str, str | None]:
+    """A new table's properties: minima and maxima are kept of columns that files are skipped by.
+
+    Of amounts, delta-rs would keep them as floats, and nothing is skipped by amounts.
+    """
+    kept = [
+        column.name
+        for column in table.columns
+        if column.type in ("string", "int", "bigint", "date", "timestamp_ntz")
+        and column.name not in table.partition_by
+    ]
+    return {"delta.dataSkippingStatsColumns": ",".join(kept)}
 
 
 def replace_days(
@@ -126,10 +186,18 @@ def _made_daily_gmv(lake: Path) -> str:
             path,
             arrow_schema(DAILY_GMV),
             partition_by=list(DAILY_GMV.partition_by),
-            # Amounts would get minima and maxima as floats; the partition is what prunes here.
-            configuration={"delta.dataSkippingStatsColumns": "subsidiary"},
+            configuration=properties(DAILY_GMV),
         )
     return path
+
+
+def count(lake: Path, table: Table) -> int:
+    """How many rows a table has, by its log; 0 while it does not exist."""
+    try:
+        added = pa.table(DeltaTable(str(lake / table.path)).get_add_actions())
+    except TableNotFoundError:
+        return 0
+    return sum(rows or 0 for rows in added["num_records"].to_pylist())
 
 
 def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
