@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping
@@ -25,19 +26,27 @@ _SECRET = ("GMV_ALERT_URLS",)
 """Variables that a notebook has no use for, and must not be able to show."""
 
 NOTEBOOKS = PROJECT / "notebooks"
+LOG = "kernels.log"
+"""File in a run's folder for what kernels say beside their notebooks."""
+
 _BY_NAME = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, GmvError)
 }
 
 
 def kernel_manager(
-    lock: Lock | None, environment: Mapping[str, str], server: SparkServer | None = None
+    lock: Lock | None,
+    environment: Mapping[str, str],
+    server: SparkServer | None = None,
+    log: Path | None = None,
 ) -> type[AsyncKernelManager]:
     """A kernel manager whose kernels hold the lock and see the environment; sockets are files, not ports.
 
     Args:
         server: the Spark server that the kernels use; when it has ended they count as dead, since its client
             would go on asking for many minutes.
+        log: file for what kernels say beside their notebooks, such as that they were interrupted; without it,
+            they say it to the user.
     """
 
     class HoldingKernelManager(AsyncKernelManager):
@@ -52,7 +61,8 @@ def kernel_manager(
             holding = {"pass_fds": (lock.fd,)} if lock else {}
             own = {name: value for name, value in os.environ.items() if name not in _SECRET}
             options["env"] = {**own, **(lock.environment() if lock else {}), **environment}
-            await super().start_kernel(**{**options, **holding})
+            with log.open("ab") if log else contextlib.nullcontext() as said:
+                await super().start_kernel(**{**options, **holding, "stderr": said})
 
         async def is_alive(self) -> bool:  # type: ignore[override]
             return (server is None or server.is_alive()) and await super().is_alive()
@@ -102,8 +112,8 @@ def execute(
         ) from error
     except DeadKernelError as error:
         raise GmvError(
-            f"{name}: its kernel or its Spark server died, perhaps for want of memory (spark.log may tell). "
-            "What was committed stays; run again to go on."
+            f"{name}: its kernel or its Spark server died, perhaps for want of memory "
+            "(spark.log and kernels.log may tell). What was committed stays; run again to go on."
         ) from error
     except RuntimeError as error:
         raise GmvError(f"{name}: its kernel did not start: {error}") from error

@@ -339,7 +339,8 @@ def make_report(request: Request, show: Show) -> Path:
     folder.mkdir(parents=True)
     parameters = {**_parameters(request), "run_id": ""}
     with show("04_report"):
-        kernels.execute("04_report", folder / "04_report.ipynb", parameters, kernels.kernel_manager(None, {}))
+        managers = kernels.kernel_manager(None, {}, log=folder / kernels.LOG)
+        kernels.execute("04_report", folder / "04_report.ipynb", parameters, managers)
         page.render(folder / "04_report.ipynb", folder / "report.html")
         page.write_numbers(Reader(request.lake), request.window, folder / "daily_gmv.csv")
     if location.is_remote(request.runs_dir):
@@ -364,7 +365,8 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
     with _spark_for(held, record.folder / spark.LOG, is_small) as server:
         faults.reach("after server start")
         environment = server.environment() if server else {}
-        managers = kernels.kernel_manager(held, {**facts, **environment}, server)
+        log = record.folder / kernels.LOG
+        managers = kernels.kernel_manager(held, {**facts, **environment}, server, log)
         for name in ("01_bronze", "02_silver", "03_gold"):
             with show(name), record.timed(name):
                 own = {**parameters, **accepting} if name == "03_gold" else parameters
@@ -374,7 +376,7 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
     try:
         with show("04_report"), record.timed("04_report"):
             output = record.folder / "04_report.ipynb"
-            kernels.execute("04_report", output, parameters, kernels.kernel_manager(None, facts))
+            kernels.execute("04_report", output, parameters, kernels.kernel_manager(None, facts, log=log))
             page.render(output, record.folder / "report.html")
             page.write_numbers(Reader(request.lake), request.window, record.folder / "daily_gmv.csv")
     except GmvError as error:
