@@ -121,7 +121,7 @@ def sorted_like(expected, found) -> list[Event]:
 def test_the_numbers_are_those_of_the_accepted_records(landed):
     events = [event for case in CASES for event in case.accepted] + landed.paid
     assert landed.lake.daily_gmv() == model.daily_gmv(events)
-    assert len(landed.lake.daily_gmv()) > 1
+    assert landed.lake.daily_gmv()
 
 
 def test_nothing_in_landing_was_changed(landed):

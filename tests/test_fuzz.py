@@ -221,12 +221,13 @@ def read_records(content: bytes, event: EventTable) -> list[tuple] | None:
 def test_silver_reads_the_values_of_the_reference(tmp_path, spark, begin):
     """Many files at once, so that Spark's price is paid once."""
     mutants = [Mutant.of(seed, INGESTED_AT) for seed in range(begin, min(FILES, begin + FILES_OF_A_BATCH))]
-    parquets = {mutant: staged(tmp_path, mutant.name, mutant.content, mutant.event) for mutant in mutants}
-    refused = {mutant.seed for mutant, parquet in parquets.items() if parquet is None}
+    parquets = [staged(tmp_path, mutant.name, mutant.content, mutant.event) for mutant in mutants]
+    of_mutants = list(zip(mutants, parquets, strict=True))
+    refused = {mutant.seed for mutant, parquet in of_mutants if parquet is None}
     assert refused == {mutant.seed for mutant in mutants if mutant.expected is None}
     found: dict[str, dict[int, Event | None]] = {}
     for event in EVENT_TABLES:
-        files = [str(parquet) for mutant, parquet in parquets.items() if parquet and mutant.event == event]
+        files = [str(parquet) for mutant, parquet in of_mutants if parquet and mutant.event == event]
         for file, line, event_read in values(spark, event, files):
             assert line not in found.setdefault(file, {}), f"{file} line {line} is there twice"
             found[file][line] = event_read

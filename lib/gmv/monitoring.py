@@ -26,7 +26,9 @@ _NOTED = """
     select "table", day, records from monitoring.partition_stats where layer = $layer and "table" = $table
     qualify row_number() over (partition by day order by recorded_at desc, run desc) = 1"""
 
+# DuckDB knows a year 0; Python doesn't, nor is it a day of ours.
 _READABLE_DAY = """case when regexp_full_match(trim(transaction_date), '\\d{4}-\\d{2}-\\d{2}')
+    and trim(transaction_date) not like '0000%'
     then try_cast(trim(transaction_date) as date) end"""
 
 
