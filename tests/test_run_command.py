@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import lock
@@ -221,3 +222,20 @@ def test_server_takes_no_connection_without_its_token(server):
     wrong = {**environment, token: "guessed"}
     without = subprocess.run(run, env=wrong, capture_output=True, text=True, timeout=120)
     assert without.returncode != 0 and "UNAUTHENTICATED" in without.stderr
+
+
+class EndedServer:
+    """A Spark server that has ended; its clients would go on asking for many minutes."""
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def test_a_server_that_ended_ends_the_notebook_and_its_kernel(tmp_path, monkeypatch):
+    notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(600)")
+    managers = kernels.kernel_manager(None, {"KERNEL_OF": str(tmp_path)}, EndedServer())  # type: ignore[arg-type]
+    began = time.monotonic()
+    with pytest.raises(GmvError, match="its kernel or its Spark server died"):
+        kernels.execute("one", tmp_path / "out.ipynb", {}, managers)
+    assert time.monotonic() - began < 60
+    assert not [child for child in psutil.Process().children() if "ipykernel_launcher" in child.cmdline()]

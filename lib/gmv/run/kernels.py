@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -49,13 +50,19 @@ def kernel_manager(
             they say it to the user.
     """
 
+    class ServedClient(AsyncKernelClient):
+        # Only to whoever waits for a cell: the manager must know that the process lives, to end it.
+        async def is_alive(self) -> bool:  # type: ignore[override]
+            return (server is None or server.is_alive()) and await self._async_is_alive()
+
     class HoldingKernelManager(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
             # Without an absolute path the sockets would lie in the working folder, which kernel and runner need
             # not share.
             sockets = Path(jupyter_runtime_dir()) / f"gmv-{uuid.uuid4().hex[:12]}"
             sockets.parent.mkdir(parents=True, exist_ok=True)
-            super().__init__(**{**options, "transport": "ipc", "ip": str(sockets)})
+            where = {"transport": "ipc", "ip": str(sockets), "client_factory": ServedClient}
+            super().__init__(**{**options, **where})
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             holding = {"pass_fds": (lock.fd,)} if lock else {}
@@ -63,9 +70,6 @@ def kernel_manager(
             options["env"] = {**own, **(lock.environment() if lock else {}), **environment}
             with log.open("ab") if log else contextlib.nullcontext() as said:
                 await super().start_kernel(**{**options, **holding, "stderr": said})
-
-        async def is_alive(self) -> bool:  # type: ignore[override]
-            return (server is None or server.is_alive()) and await super().is_alive()
 
     return HoldingKernelManager
 
