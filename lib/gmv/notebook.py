@@ -83,7 +83,11 @@ class Step:
         if name in WRITERS:
             self._lock = lock.acquire(self.lake_path, f"notebook {name} of run {self.run}")
             if not self._is_part_of_a_run:
-                finish_killed_run(self.lake_path)
+                try:
+                    finish_killed_run(self.lake_path)
+                except BaseException:
+                    self.release()  # the kernel may live on for long
+                    raise
         faults.reach("after start")
 
     @property
@@ -187,7 +191,7 @@ def _require_whole(lake_path: Path) -> None:
     has_gold = reader.rows("select 1 from gold.daily_gmv_history limit 1")
     needed = [table for event in EVENT_TABLES for table in (event.versions, event.latest) if has_silver]
     needed += [GMV_LEDGER, DAILY_GMV] if has_gold else []
-    missing = [table.path for table in needed if reader.version(table) is None]
+    missing = [table.path for table in needed if not reader.exists(table)]
     if missing:
         raise GmvError(
             f"The lake lacks {', '.join(missing)}, though runs have written that. Nothing was changed; "

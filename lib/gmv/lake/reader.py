@@ -127,6 +127,23 @@ class Reader:
         self._make_view(table)
         return self.versions[table.path]
 
+    def exists(self, table: Table) -> bool:
+        """Whether the table is there, though its files may be damaged."""
+        return self._pinned(table) is not None
+
+    def _pinned(self, table: Table) -> DeltaTable | None:
+        if self.versions.get(table.path, 0) is None:  # it did not exist when it was looked at before
+            return None
+        try:
+            delta = DeltaTable(str(self.lake / table.path), version=self.versions.get(table.path))
+        except TableNotFoundError:
+            self.versions[table.path] = None
+            return None
+        except DeltaError as error:
+            raise Damaged(table, _first_line(error)) from error
+        self.versions[table.path] = delta.version()
+        return delta
+
     def _files(self, delta: DeltaTable, table: Table) -> list[str]:
         files = data_files(delta)
         if not self._of_runs or "run" not in table.column_names:
@@ -149,15 +166,8 @@ class Reader:
         )
         name = f'{table.layer}."{table.name}"'
         self.connection.execute(f"create schema if not exists {table.layer}")
-        files: list[str] = []
-        try:
-            delta = DeltaTable(str(self.lake / table.path), version=self.versions.get(table.path))
-            files = self._files(delta, table)
-            self.versions[table.path] = delta.version()
-        except TableNotFoundError:
-            self.versions[table.path] = None
-        except DeltaError as error:
-            raise Damaged(table, _first_line(error)) from error
+        delta = self._pinned(table)
+        files = self._files(delta, table) if delta else []
         if files:
             types = ", ".join(
                 f"'{column.name}': {column.type}"

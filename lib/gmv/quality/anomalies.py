@@ -146,7 +146,12 @@ def unlike_weekday(
                     f"{day} {name}",
                     f"{number:.{decimals}f}",
                     message,
-                    amount=abs(number - before.middle) if check is checks.WEEKDAY_GMV else None,
+                    amount=_cents(abs(number - before.middle)) if check is checks.WEEKDAY_GMV else None,
                 )
             )
     return found
+
+
+def _cents(amount: Decimal) -> Decimal:
+    """A distance from a median, which may lie between two amounts, in whole cents."""
+    return amount.quantize(Decimal("0.01"))
