@@ -21,19 +21,31 @@ from strategies import write_csv
 LAYERS = ("01_bronze", "02_silver", "03_gold")
 
 
-def execute(notebook: str, **parameters: str) -> dict:
+def code_cells(notebook: str) -> int:
+    """How many code cells a notebook has after the one with its parameters."""
+    return len(_cells(notebook)) - 1
+
+
+def _cells(notebook: str) -> list:
+    read = nbformat.read(PROJECT / "notebooks" / f"{notebook}.ipynb", as_version=4)
+    return [cell for cell in read.cells if cell.cell_type == "code"]
+
+
+def execute(notebook: str, cells: int | None = None, **parameters: str) -> dict:
     """Execute a notebook's code cells from top to bottom; what they assigned is returned.
 
     Parameters are injected as papermill does, and the lake is let go of as by the end of a kernel.
+
+    Args:
+        cells: so many after the one with the parameters, as if the kernel died then; without it, all.
     """
     injected = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in parameters.items())])
     namespace: dict = {"In": ["", injected]}
     try:
-        for cell in nbformat.read(PROJECT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells:
-            if cell.cell_type == "code":
-                exec(compile(cell.source, f"{notebook}:{cell.id}", "exec"), namespace)
-                if "parameters" in cell.metadata.get("tags", []):
-                    exec(injected, namespace)
+        for cell in _cells(notebook)[: None if cells is None else cells + 1]:
+            exec(compile(cell.source, f"{notebook}:{cell.id}", "exec"), namespace)
+            if "parameters" in cell.metadata.get("tags", []):
+                exec(injected, namespace)
     finally:
         if "step" in namespace:
             namespace["step"].release()
@@ -113,9 +125,17 @@ class TestLake:
         return arrived
 
     def run(
-        self, as_of_date: str = "2030-01-01", notebooks: tuple[str, ...] = LAYERS, **parameters: str
+        self,
+        as_of_date: str = "2030-01-01",
+        notebooks: tuple[str, ...] = LAYERS,
+        cells: int | None = None,
+        **parameters: str,
     ) -> dict:
-        """Run the notebooks in order; returns what the last one assigned."""
+        """Run the notebooks in order; returns what the last one assigned.
+
+        Args:
+            cells: of each notebook only so many, as `execute` takes them.
+        """
         common = {
             "lake": str(self.path),
             "landing": str(self.landing),
@@ -125,7 +145,7 @@ class TestLake:
         namespace: dict = {}
         with _any_share_in_quarantine():
             for name in notebooks:
-                namespace = execute(name, **common, **parameters)
+                namespace = execute(name, cells, **common, **parameters)
         return namespace
 
     def retract(self, name: str, because: str = "it is wrong", undo: bool = False) -> str:
