@@ -34,7 +34,7 @@ example: $(READY) ## Make an example whose numbers change: eight deliveries, a r
 	@$(BIN)/python -m gmv.run.example
 
 test: $(READY) ## Run every test: rules, notebooks under nbval, README's commands
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest --nbval-lax notebooks
 
 crash-test: $(READY) ## Kill a run at every commit, in every way; the next one must finish it (an hour or two)

@@ -1,4 +1,4 @@
-"""One Spark server for the whole suite; every test has a lake of its own."""
+"""One Spark server for each worker of the suite; every test has a lake of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 from gmv.lake import spark as spark_server
+
+LONGEST = ("test_crash", "test_run_command", "test_fuzz", "test_readme", "test_stateful")
+"""Files that begin first, so that no worker is left alone with them in the end."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,28 @@ def test_run_publishes_the_sample_and_a_second_run_finds_nothing_new(folders, tm
     assert sorted(filter(None, outcomes)) == ["nothing_new", "succeeded"]
 
 
+def test_a_refused_run_reports_and_is_resumed_with_its_window_and_today(folders, tmp_path):
+    (tmp_path / "landing" / "purchase-broken.csv").write_text("purchase_id;release_date\n1;2023-02-08\n")
+    window = ("--start-date", "2023-02-01", "--end-date", "2023-02-20", "--as-of-date", "2023-02-18")
+    refused = gmv("run", *folders, *window)
+    assert refused.returncode == 3 and "Traceback" not in refused.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"Report: {folder / 'report.html'}" in refused.stderr
+    assert "Publication is blocked" in (folder / "report.html").read_text()
+    assert json.loads((folder / "run.json").read_text())["outcome"] == "refused"
+    assert Reader(tmp_path / "lake").rows("select * from gold.daily_gmv") == []
+
+    accepting = ("--accept", "refused_file", "--because", "the day is whole without it")
+    assert gmv("run", *folders, "--resume", "20200101T000000-0000").returncode == 2
+    resumed = gmv("run", *folders, "--resume", folder.name, *accepting)
+    assert resumed.returncode == 0, resumed.stderr
+    lake = Reader(tmp_path / "lake")
+    days = lake.rows("select distinct transaction_date::varchar as day from gold.daily_gmv")
+    assert days == [{"day": "2023-02-08"}]  # the 18th was today
+    asked = "select distinct start_date, end_date, as_of_date from monitoring.runs where event = 'started'"
+    assert len(lake.rows(asked)) == 1
+
+
 def test_ctrl_c_is_recorded_leaves_no_process_and_the_next_run_completes(folders, tmp_path):
     run = subprocess.Popen(
         [str(GMV), "run", *folders], stderr=subprocess.PIPE, env=own_environment(), text=True

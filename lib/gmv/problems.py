@@ -140,18 +140,21 @@ def _of_newest_run(reader: Reader) -> Iterable[Problem]:
     )
     for run in rows:
         said = (run["message"] or "").strip()
-        if not run["has_ended"]:
+        refusing = reader.rows(
+            'select "check", message from monitoring.check_results '
+            "where run = $run and severity = 'block' and not passed and accepted is not true order by all",
+            run=run["run"],
+        )
+        if run["outcome"] == "refused" or (
+            refusing and not run["has_ended"]
+        ):  # its own report is made before its end
+            subject = ",".join(sorted({row["check"] for row in refusing}))
+            what = f"Publication is blocked since run {run['run']}; the last good numbers stay."
+            said = said or " ".join(f"{row['check']}: {row['message']}" for row in refusing)
+            yield Problem(BLOCKED, subject, what, said, "Look at the values named; gmv run tries again.")
+        elif not run["has_ended"]:
             if not _is_held(reader.lake):
                 yield Problem(FAILED_RUN, "", f"Run {run['run']} did not end: it was killed.", "", _RUN_AGAIN)
-        elif run["outcome"] == "refused":
-            checks = reader.rows(
-                'select distinct "check" from monitoring.check_results '
-                "where run = $run and severity = 'block' and not passed and accepted is not true order by all",
-                run=run["run"],
-            )
-            subject = ",".join(row["check"] for row in checks)
-            what = f"Publication is blocked since run {run['run']}; the last good numbers stay."
-            yield Problem(BLOCKED, subject, what, said, "Look at the values named; gmv run tries again.")
         elif run["outcome"] in ("failed", "interrupted"):
             what = f"Run {run['run']} {'failed' if run['outcome'] == 'failed' else 'was interrupted'}."
             yield Problem(FAILED_RUN, "", what, said, _RUN_AGAIN)

@@ -7,7 +7,7 @@ import datetime as dt
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -355,13 +355,41 @@ def last_report(runs_dir: Path) -> Path | None:
 
 
 def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
+    """The notebooks, in order. What checks refuse is seen in a report, too."""
+    facts = {notebook.FACTS_FOLDER: str(record.folder)}
+    parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
+    try:
+        _publish(record, held, show, parameters, facts, is_small)
+    except PublicationRefused as refused:
+        if not request.is_rehearsal:
+            try:
+                _report(request, record, show, parameters, facts)
+            except GmvError as error:
+                raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
+            raise PublicationRefused(f"{refused}\nReport: {record.place / 'report.html'}") from None
+        raise
+    if request.is_rehearsal:
+        return
+    try:
+        _report(request, record, show, parameters, facts)
+    except GmvError as error:
+        raise GmvError(
+            f"The numbers are published, the report is not: {error} Make it with: gmv report --lake {request.lake}"
+        ) from error
+
+
+def _publish(
+    record: Record,
+    held: lock.Lock,
+    show: Show,
+    parameters: Mapping[str, str],
+    facts: Mapping[str, str],
+    is_small: bool,
+) -> None:
     from gmv.lake import spark
-    from gmv.report import page
     from gmv.run import kernels
 
-    parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
     accepting = {name: record.parameters[name] for name in notebook.ACCEPTING if name in record.parameters}
-    facts = {notebook.FACTS_FOLDER: str(record.folder)}
     with _spark_for(held, record.folder / spark.LOG, is_small) as server:
         faults.reach("after server start")
         environment = server.environment() if server else {}
@@ -371,18 +399,20 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
             with show(name), record.timed(name):
                 own = {**parameters, **accepting} if name == "03_gold" else parameters
                 kernels.execute(name, record.folder / f"{name}.ipynb", own, managers)
-    if request.is_rehearsal:
-        return
-    try:
-        with show("04_report"), record.timed("04_report"):
-            output = record.folder / "04_report.ipynb"
-            kernels.execute("04_report", output, parameters, kernels.kernel_manager(None, facts, log=log))
-            page.render(output, record.folder / "report.html")
-            page.write_numbers(Reader(request.lake), request.window, record.folder / "daily_gmv.csv")
-    except GmvError as error:
-        raise GmvError(
-            f"The numbers are published, the report is not: {error} Make it with: gmv report --lake {request.lake}"
-        ) from error
+
+
+def _report(
+    request: Request, record: Record, show: Show, parameters: Mapping[str, str], facts: Mapping[str, str]
+) -> None:
+    from gmv.report import page
+    from gmv.run import kernels
+
+    with show("04_report"), record.timed("04_report"):
+        output = record.folder / "04_report.ipynb"
+        managers = kernels.kernel_manager(None, facts, log=record.folder / kernels.LOG)
+        kernels.execute("04_report", output, parameters, managers)
+        page.render(output, record.folder / "report.html")
+        page.write_numbers(Reader(request.lake), request.window, record.folder / "daily_gmv.csv")
 
 
 @contextlib.contextmanager
