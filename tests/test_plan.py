@@ -14,6 +14,7 @@ from gmv.errors import GmvError, LakeLocked
 from gmv.explain import Change, Part
 from gmv.lake import lock, records, scratch
 from gmv.lake.reader import Reader
+from gmv.quality.acceptance import Acceptance
 from gmv.run import plan as planning
 from gmv.run.runner import Request
 from gmv.settings import settings
@@ -36,9 +37,12 @@ def everything(*folders: Path) -> dict[str, tuple]:
     }
 
 
-def plan(lake, today: str, **window: str) -> planning.Plan:
+def plan(lake, today: str, accepting: Acceptance | None = None, **window: str) -> planning.Plan:
     dates = {name: day(text) for name, text in window.items()}
-    request = Request(lake.path, lake.landing, lake.runs_dir, publication.Window(**dates), day(today))
+    request = Request(
+        *(lake.path, lake.landing, lake.runs_dir, publication.Window(**dates), day(today)),
+        accepting=accepting,
+    )
     return planning.plan(request, lambda _: nullcontext())
 
 
@@ -158,6 +162,15 @@ def test_a_plan_tells_that_checks_would_refuse(lake):
     assert [(change.state, change.before, change.after) for change in planned.changes] == [
         ("pending", Decimal("100.00"), Decimal("100.01"))
     ]
+    assert everything(lake.path) == before
+
+
+def test_a_plan_may_accept_what_a_run_would(lake):
+    lake.arrive("a", "purchase 01-10T08:00 1 paid\nitem 01-10T08:00 1 1 100.00")
+    lake.put("purchase-b.csv", "purchase_id;release_date\n3;2023-03-11")
+    before = everything(lake.path)
+    planned = plan(lake, "2023-02-10", Acceptance("refused_file", "the day is whole without it"))
+    assert planned.refused == "" and planned.days == {"2023-01-10": "published"}
     assert everything(lake.path) == before
 
 

@@ -48,6 +48,15 @@ AsOfOption = Annotated[
     str, typer.Option("--as-of-date", metavar="YYYY-MM-DD", help="Today; days before it are closed.")
 ]
 
+RereadOption = Annotated[bool, typer.Option("--reread", help="Read every file again, known or not.")]
+ResumeOption = Annotated[
+    str, typer.Option("--resume", metavar="RUN", help="Take window and today from an older run.")
+]
+AcceptOption = Annotated[
+    str, typer.Option("--accept", metavar="CHECK|all", help="Publish although this check fails.")
+]
+BecauseOption = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept on record.")]
+
 
 class Format(StrEnum):
     """How rows are printed."""
@@ -86,14 +95,10 @@ def run(
     start_date: StartOption = "",
     end_date: EndOption = "",
     as_of_date: AsOfOption = "",
-    reread: Annotated[bool, typer.Option("--reread", help="Read every file again, known or not.")] = False,
-    resume: Annotated[
-        str, typer.Option("--resume", metavar="RUN", help="Take window and today from an older run.")
-    ] = "",
-    accept: Annotated[
-        str, typer.Option("--accept", metavar="CHECK|all", help="Publish although this check fails.")
-    ] = "",
-    because: Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept on record.")] = "",
+    reread: RereadOption = False,
+    resume: ResumeOption = "",
+    accept: AcceptOption = "",
+    because: BecauseOption = "",
     lake: LakeOption = None,
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
@@ -132,7 +137,10 @@ def plan(
     start_date: StartOption = "",
     end_date: EndOption = "",
     as_of_date: AsOfOption = "",
-    reread: Annotated[bool, typer.Option("--reread", help="Read every file again, known or not.")] = False,
+    reread: RereadOption = False,
+    resume: ResumeOption = "",
+    accept: AcceptOption = "",
+    because: BecauseOption = "",
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     lake: LakeOption = None,
     landing: LandingOption = None,
@@ -140,9 +148,13 @@ def plan(
     """What a run would do and change, without writing: files, days, numbers, reasons. 3: checks would refuse."""
     from gmv import tell
     from gmv.errors import PublicationRefused
+    from gmv.quality import acceptance
     from gmv.run import plan as planning
 
-    request = _request(start_date, end_date, as_of_date, lake, landing, None, reread)
+    accepting = acceptance.asked_for(accept, because)
+    request = _request(
+        start_date, end_date, as_of_date, lake, landing, None, reread, resume, accepting=accepting
+    )
     planned = planning.plan(request, _showing)
     if output is Format.table:
         _print_tables(tell.plan_tables(planned))
