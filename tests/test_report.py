@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib.dates as mdates
 import nbformat
 import pandas as pd
 import papermill
@@ -398,6 +399,19 @@ def test_many_subsidiaries_are_drawn_together_and_none_is_lost() -> None:
         "5 smaller ones",
     ]
     assert sum(height for _, _, height in drawn) == 55
+
+
+def test_a_year_is_drawn_as_steps_that_add_up() -> None:
+    days = [day for number, day in enumerate(pd.date_range("2022-01-01", periods=365)) if number != 100]
+    rows = [(f"{day:%Y-%m-%d}", name, "7.00") for day in days for name in ("a", "b")]
+    axes = figures.daily_gmv(daily(*rows)).wide.axes[0]
+    lower, upper = (patch.get_data() for patch in axes.patches if patch.get_label() in ("a", "b"))
+    assert lower.values.sum() == 364 * 7 and upper.values.sum() == 364 * 14
+    assert (lower.values == upper.baseline).all() and upper.values[100] == lower.values[100] == 0
+    first, last = (mdates.num2date(edge) for edge in (lower.edges[0], lower.edges[-1]))
+    assert (f"{first:%Y-%m-%d %H}", f"{last:%Y-%m-%d %H}") == ("2021-12-31 12", "2022-12-31 12")
+    legend = [text.get_text() for text in axes.get_figure().legends[0].get_texts()]
+    assert legend == ["a", "b", "7-day average", "no GMV"]
 
 
 @pytest.mark.parametrize("days", [1, 3, 10, 16, 60, 120, 400, 700, 4000])

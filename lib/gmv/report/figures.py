@@ -20,7 +20,7 @@ import matplotlib.dates as mdates
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, StepPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import offset_copy
@@ -63,6 +63,9 @@ _LAYERS = {
     "gold": "Gold: published numbers, and ledger",
 }
 _IN_MILLIONS_FROM = 10_000_000
+_MOST_BARS = 120
+"""Of more days, a gap between bars would be thinner than a dot: a part is drawn as one shape, at once."""
+_HALF_A_DAY = pd.Timedelta(hours=12)
 _DOTS_PER_INCH = 200  # twice what a plain screen shows, for sharp text
 _SHOWN_PER_INCH = 100
 
@@ -178,7 +181,8 @@ def daily_gmv(
         figure.suptitle("Daily GMV by subsidiary", x=0.01, ha="left", weight="bold", size=12)
         _thousands(axes)
         _dates(axes, size, days)
-        handles = [*axes.containers, *axes.get_lines(), *_shades(axes)]
+        shapes = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
+        handles = [*axes.containers, *shapes, *axes.get_lines(), *_shades(axes)]
         figure.legend(handles=handles, loc="outside lower left", ncols=size.legend_columns)
         return figure
 
@@ -325,31 +329,33 @@ def _by_subsidiary(frame: pd.DataFrame) -> list[tuple[str, pd.Series, str]]:
 def _bars(
     axes: Axes, days: pd.DatetimeIndex, heights: pd.Series, below: pd.Series, label: str, colour: str
 ) -> None:
-    apart = len(days) <= 120  # beyond, a gap between bars would be thinner than a dot
-    width = 0.5 if len(days) <= 7 else 0.8 if apart else 1.0
+    if len(days) > _MOST_BARS:
+        steps = pd.concat([below, below + heights], axis=1).reindex(days, fill_value=0.0)
+        edges = mdates.date2num([*(days - _HALF_A_DAY), days[-1] + _HALF_A_DAY])
+        axes.stairs(steps[1], edges, baseline=steps[0], fill=True, label=label, color=colour, lw=0)
+        return
     axes.bar(
         heights.index,
         heights,
         bottom=below,
-        width=width,
+        width=0.5 if len(days) <= 7 else 0.8,
         label=label,
         color=colour,
         edgecolor="white",
-        linewidth=0.5 if apart else 0,
+        linewidth=0.5,
     )
 
 
 def _shade(axes: Axes, gaps: list[pd.Timestamp], label: str) -> None:
     """Shade days, each run of days as one."""
-    half = pd.Timedelta(hours=12)
     begin = None
     for number, day in enumerate(gaps):
         begin = begin or day
         is_last = number + 1 == len(gaps) or gaps[number + 1] - day > pd.Timedelta(days=1)
         if is_last:
             axes.axvspan(
-                mdates.date2num(begin - half),
-                mdates.date2num(day + half),
+                mdates.date2num(begin - _HALF_A_DAY),
+                mdates.date2num(day + _HALF_A_DAY),
                 color=_GAP_COLOUR,
                 lw=0,
                 zorder=0,

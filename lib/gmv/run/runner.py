@@ -27,8 +27,11 @@ from gmv.verify import Certificate
 if TYPE_CHECKING:
     from gmv.lake.spark import SparkServer
 
-BIG_BYTES = 50_000_000
-"""From so many bytes of new files on, the Spark server compiles fully: slower to start, faster to work."""
+BIG_BYTES = 6_000_000
+"""From so many bytes of new files on (100,000 records, see `lake.MOST_ROWS_TO_COLLECT`), Spark does the work:
+its server compiles fully, which is slower to start and several times faster to work."""
+MAINTAINED_BYTES = 50_000_000
+"""A run with so many bytes of new files is followed by maintenance."""
 
 NO_WINDOW = Window()
 
@@ -236,13 +239,13 @@ def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
             record.start()
             record.end("nothing_new")
             return record
-        is_big = sum(file.size for file in files) >= BIG_BYTES
+        arrived = sum(file.size for file in files)
         record.folder.mkdir(parents=True)
         record.start()
         with _ending(record, held):
-            _execute(request, record, held, show, is_small=not is_big)
+            _execute(request, record, held, show, is_small=arrived < BIG_BYTES)
     if not request.is_rehearsal:
-        _maintain_if_due(request, record, show, is_big)
+        _maintain_if_due(request, record, show, was_big=arrived >= MAINTAINED_BYTES)
     return record
 
 
