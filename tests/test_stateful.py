@@ -1,4 +1,5 @@
-"""A lake that lives through random steps, beside the model: files, runs, windows, crashes, corrections of files.
+"""A lake that lives through random steps, beside the model: files, runs, windows, crashes,
+retractions, maintenance, rebuilds.
 
 After every step the published table is what the rules say of what has been published; in the end all of it is.
 Hypothesis prints a failure as the shortest list of steps that shows it. TEST_EXAMPLES sets how many lives are tried.
@@ -6,6 +7,7 @@ Hypothesis prints a failure as the shortest list of steps that shows it. TEST_EX
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -13,6 +15,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import model
+from gmv import maintain, rebuild
+from gmv.lake import spark
+from gmv.lake.lake import Lake
+from gmv.notebook import finish_killed_run, new_run_id
+from gmv.verify import verify
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,6 +27,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -47,6 +55,8 @@ class Life(RuleBasedStateMachine):
         """By file name: table and events, as the landing folder holds them."""
         self.taken_in: dict[str, list[Event]] = {}
         """By content: the events that bronze has."""
+        self.out_of_force: set[str] = set()
+        """Contents that were retracted, and not restored since."""
         self.published: dict = {}
         self.today = AFTER_ALL
 
@@ -84,6 +94,29 @@ class Life(RuleBasedStateMachine):
     def _write(self, name: str, table: str, events: list[Event]) -> None:
         write_csv(self.lake.landing, name, table, events)
         self.landed[name] = (table, events)
+
+    @rule(names=files)
+    def a_file_is_retracted_or_put_back(self, names):
+        for name in names[:1]:
+            content = _sha256(self.lake.landing / name)
+            if content in self.taken_in:
+                finish_killed_run(self.lake.path)
+                self.lake.retract(content, undo=content in self.out_of_force)
+                self.out_of_force ^= {content}
+
+    # --- Upkeep ------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.taken_in)
+    @rule()
+    def the_tables_are_maintained(self):
+        maintain.maintain(self.lake.path)
+
+    @precondition(lambda self: self.taken_in)
+    @rule()
+    def silver_is_rebuilt(self):
+        finish_killed_run(self.lake.path)
+        lake = Lake(self.lake.path, spark.connect())
+        rebuild.rebuild(lake, new_run_id(), lambda _: contextlib.nullcontext())
 
     # --- Time and runs -----------------------------------------------------------------------------------
 
@@ -127,8 +160,7 @@ class Life(RuleBasedStateMachine):
 
     def _expected(self, window) -> dict:
         """What a run publishes: closed days of the window (of all, without one) by the rules, others as before."""
-        events = [event for of_content in self.taken_in.values() for event in of_content]
-        due = model.daily_gmv(events)
+        due = model.daily_gmv(self._events_in_force())
 
         def is_due(place) -> bool:
             return place[0] < self.today and (window is None or window[0] <= place[0] <= window[1])
@@ -136,11 +168,16 @@ class Life(RuleBasedStateMachine):
         kept = {place: gmv for place, gmv in self.published.items() if not is_due(place)}
         return kept | {place: gmv for place, gmv in due.items() if is_due(place)}
 
+    def _events_in_force(self) -> list[Event]:
+        in_force = self.taken_in.keys() - self.out_of_force
+        return [event for content in in_force for event in self.taken_in[content]]
+
     def end_well(self) -> None:
         """A last run without a window: everything is by the rules, and another one changes nothing."""
         self.today = AFTER_ALL
         self.a_run(None)
-        assert self.published == model.daily_gmv([e for events in self.taken_in.values() for e in events])
+        assert self.published == model.daily_gmv(self._events_in_force())
+        assert verify(self.lake.reader, self.today).agrees
         self.readers_get_what_was_published_last()
         self.a_run(None)
         self.readers_get_what_was_published_last()
@@ -159,7 +196,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_lake_lives_by_the_rules_whatever_happens_to_it(spark):
+def test_a_lake_lives_by_the_rules_whatever_happens_to_it(server):
     class LifeToItsEnd(Life):
         def teardown(self) -> None:
             try:
