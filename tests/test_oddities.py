@@ -400,6 +400,14 @@ def test_a_thin_history_keeps_silent(weeks, speaks):
     assert bool(spoke(numbers | {LAST: numbers[LAST] * 100})) is speaks
 
 
+@pytest.mark.parametrize(("empty", "speaks"), [(8, True), (9, False)])
+def test_a_history_that_is_mostly_empty_keeps_silent(empty, speaks):
+    numbers = regular(17)
+    for week in range(1, empty + 1):
+        numbers[LAST - dt.timedelta(weeks=2 * week - 1)] = Decimal(0)
+    assert bool(spoke(numbers | {LAST: numbers[LAST] * 100})) is speaks
+
+
 def test_a_subsidiary_that_counts_nothing_any_more_has_vanished():
     numbers = regular()
     del numbers[LAST]

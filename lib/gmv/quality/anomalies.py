@@ -46,7 +46,7 @@ class Expected:
 
 
 def expected(series: Series, day: Day, leave_out: Collection[Day] = ()) -> Expected | None:
-    """What the same weekday's recent history lets expect of a day; None where the history is too short.
+    """What the same weekday's recent history lets expect of a day; None where it is too short or mostly empty.
 
     Args:
         series: the numbers of all days; the judged day's own is not looked at.
@@ -62,7 +62,8 @@ def expected(series: Series, day: Day, leave_out: Collection[Day] = ()) -> Expec
         for number in range(1, limits.anomaly_weeks + 1)
         if (one := day - dt.timedelta(weeks=number)) >= first and one not in leave_out
     ]
-    if len(weeks) < limits.anomaly_least_weeks:
+    with_number = sum(value > 0 for _, value in weeks)
+    if with_number < limits.anomaly_least_weeks or 2 * with_number <= len(weeks):
         return None
     ago = [(number, _logarithm(value)) for number, value in weeks]
     growth = median((new - old) / (before - since) for (since, new), (before, old) in combinations(ago, 2))
