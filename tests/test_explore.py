@@ -72,6 +72,7 @@ def test_a_purchase_can_be_followed_through_the_layers(sample: Reader) -> None:
         ("purchase_extra_info", 2, "2023-02-03 01:00:00", None, "internacional"),
         ("purchase", 5, "2023-02-08 00:00:00", "2023-02-08", None),
     ]
+    assert str(explore.versions(sample, "56")["buyer_id"].dtype) == "Int64"  # 1223, not 1223.0
     assert tuples(explore.versions(sample, "56"), "table", "transaction_datetime", "purchase_value") == [
         ("product_item", "2023-02-03 00:00:00", Decimal("55.45")),
         ("purchase", "2023-02-03 00:00:00", None),

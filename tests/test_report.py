@@ -659,6 +659,9 @@ def test_days_are_marked_in_the_chart_and_named_in_words() -> None:
     assert [text.get_text() for text in legend.get_texts()] == [
         *("a", "7-day average", "restated", "check it", "no GMV"),
     ]
+    assert {label.xyann[1] for label in picture.wide.axes[0].texts} == {17}, (
+        "above two marks of 7 points each"
+    )
     assert picture.alt.endswith("Marked as restated: 2 Mar 2023. Marked as odd: 4 Mar 2023.")
 
 

@@ -79,7 +79,7 @@ def versions(reader: Reader, purchase_id: str) -> pd.DataFrame:
     Returns:
         table, the typed columns of all three event tables, and the file that brought each first.
     """
-    return reader.frame(
+    found = reader.frame(
         _each_event_table(
             "select '{name}' as \"table\", {columns}, file from silver.{name}_versions\n"
             "where purchase_id = $purchase_id",
@@ -87,6 +87,7 @@ def versions(reader: Reader, purchase_id: str) -> pd.DataFrame:
         ),
         purchase_id=purchase_id,
     )
+    return _with_whole_numbers(found)
 
 
 def latest(reader: Reader, purchase_id: str) -> pd.DataFrame:
@@ -95,13 +96,19 @@ def latest(reader: Reader, purchase_id: str) -> pd.DataFrame:
     Returns:
         table, and the typed columns of all three event tables.
     """
-    return reader.frame(
+    found = reader.frame(
         _each_event_table(
             "select '{name}' as \"table\", {columns} from silver.{name} where purchase_id = $purchase_id",
             order_by='"table"',
         ),
         purchase_id=purchase_id,
     )
+    return _with_whole_numbers(found)
+
+
+def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Integers that are empty in some rows, which pandas would show as 1223.0, as integers."""
+    return frame.astype(dict.fromkeys(frame.select_dtypes("float").columns, "Int64"))
 
 
 def postings(reader: Reader, purchase_id: str) -> pd.DataFrame:

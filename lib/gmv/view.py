@@ -20,6 +20,9 @@ from gmv.verify import Certificate
 
 MOST_ROWS = 20
 
+pd.options.display.max_colwidth = 150
+"""Messages of checks are shown whole."""
+
 
 def files(found: Sequence[LandingFile]) -> pd.DataFrame:
     """The files to read: path, table, size in bytes."""

@@ -174,8 +174,8 @@ def daily_gmv(
             )
         gaps = [day for day in days if day <= newest and day not in totals.index]
         _shade(axes, gaps, "no GMV")
-        marked = _mark(axes, days, totals.astype(float) / unit, marks)
-        _label_bars(axes, size, days, totals, unit, lift=9 if marked else 3)
+        lift = _mark(axes, days, totals.astype(float) / unit, marks)
+        _label_bars(axes, size, days, totals, unit, lift)
         axes.set_ylabel(f"GMV per day{in_words}")
         axes.set_title(("\n" if size.is_narrow else " · ").join([_span(days), f"total {total:,.2f}"]))
         figure.suptitle("Daily GMV by subsidiary", x=0.01, ha="left", weight="bold", size=12)
@@ -369,19 +369,17 @@ def _shades(axes: Axes) -> list[Patch]:
     return [patch for patch in axes.patches if patch.get_label() == "no GMV"][:1]
 
 
-def _mark(axes: Axes, days: pd.DatetimeIndex, tops: pd.Series, marks: Marks) -> bool:
-    """Put a mark above the bars of marked days; tells whether there was any."""
-    drawn = False
-    for number, (marked, marker, colour, label) in enumerate(
-        (
-            (marks.restated, "D", "#222222", "restated"),
-            (marks.pending, "o", "white", "pending"),
-            (marks.odd, "v", "#D55E00", "check it"),
-        )
+def _mark(axes: Axes, days: pd.DatetimeIndex, tops: pd.Series, marks: Marks) -> int:
+    """Put marks above the bars of marked days; returns how many points above its bar a label is free of them."""
+    free = 3
+    for marked, marker, colour, label in (
+        (marks.restated, "D", "#222222", "restated"),
+        (marks.pending, "o", "white", "pending"),
+        (marks.odd, "v", "#D55E00", "check it"),
     ):
         inside = sorted(day for day in set(marked) if days[0] <= day <= days[-1])
         if inside:
-            lift = offset_copy(axes.transData, axes.get_figure(root=True), y=5 + 7 * number, units="points")
+            lift = offset_copy(axes.transData, axes.get_figure(root=True), y=free + 2, units="points")
             axes.plot(
                 [mdates.date2num(day) for day in inside],
                 [tops.get(day, 0.0) for day in inside],
@@ -396,8 +394,8 @@ def _mark(axes: Axes, days: pd.DatetimeIndex, tops: pd.Series, marks: Marks) -> 
                 clip_on=False,
                 zorder=4,
             )
-            drawn = True
-    return drawn
+            free += 7
+    return free
 
 
 def _label_bars(
