@@ -481,7 +481,7 @@ def doctor(
 
 def main() -> None:
     """Run the command line; errors that a user can act on end without a stack trace."""
-    from gmv.errors import GmvError
+    from gmv.errors import GmvError, PublicationRefused
 
     try:
         app()
@@ -489,6 +489,8 @@ def main() -> None:
         if _State.debug:
             raise
         print(f"gmv: {error}", file=sys.stderr)
+        if isinstance(error, PublicationRefused) and error.report:
+            print(f"Report: {error.report}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("gmv: interrupted. What was committed stays; the next run goes on.", file=sys.stderr)

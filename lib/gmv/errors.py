@@ -16,9 +16,14 @@ class UsageError(GmvError):
 
 
 class PublicationRefused(GmvError):
-    """Blocking checks failed: nothing was published, the last good numbers stay."""
+    """Blocking checks failed: nothing was published, the last good numbers stay.
+
+    Attributes:
+        report: where the report is that a run has made of it; empty before.
+    """
 
     exit_code = 3
+    report = ""
 
 
 class LakeLocked(GmvError):

@@ -369,7 +369,7 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
                 _report(request, record, show, parameters, facts)
             except GmvError as error:
                 raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
-            raise PublicationRefused(f"{refused}\nReport: {record.place / 'report.html'}") from None
+            refused.report = str(record.place / "report.html")
         raise
     if request.is_rehearsal:
         return
