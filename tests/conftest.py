@@ -19,12 +19,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A local Spark server that the tests and the notebooks they execute share."""
-    with spark_server.SparkServer(None, tmp_path_factory.mktemp("spark") / "spark.log") as running:
-        running.wait()
-        os.environ.update(running.environment())
+    log = tmp_path_factory.mktemp("spark") / "spark.log"
+    with spark_server.SparkServer(None, log) as running, running.in_use():
         yield running
-        for name in running.environment():
-            os.environ.pop(name)
 
 
 @pytest.fixture(scope="session")

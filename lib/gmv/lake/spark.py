@@ -6,6 +6,7 @@ and ends with the process that started it, however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -209,6 +210,20 @@ class SparkServer:
         """What a process needs to use this server (never to be written down: it holds the token)."""
         # `localhost`: with 127.0.0.1 and a token the client would ask for TLS.
         return {"SPARK_REMOTE": f"sc://localhost:{self.port}", _TOKEN: self.token}
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While this is open, the server answers, and this process and its children use it."""
+        self.wait()
+        before = {name: os.environ.get(name) for name in self.environment()}
+        os.environ.update(self.environment())
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
     def wait(self, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Return when the server answers.

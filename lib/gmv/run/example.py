@@ -51,14 +51,8 @@ def spark_server(log: Path) -> Iterator[None]:
     if "SPARK_REMOTE" in os.environ:
         yield
         return
-    with spark.SparkServer(None, log) as server:
-        server.wait()
-        os.environ.update(server.environment())
-        try:
-            yield
-        finally:
-            for name in server.environment():
-                os.environ.pop(name)
+    with spark.SparkServer(None, log) as server, server.in_use():
+        yield
 
 
 def main() -> None:

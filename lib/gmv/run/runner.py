@@ -162,10 +162,8 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
         with (
             record.timed("rebuild"),
             _spark_for(held, record.folder / "spark.log", is_small) as server,
-            _environment(server.environment() if server else {}),
+            server.in_use() if server else contextlib.nullcontext(),
         ):
-            if server:
-                server.wait()
             session = spark.connect()
             rebuilt = rebuilding.rebuild(Lake(request.lake, session), run_id, show)
             if server:
@@ -187,18 +185,6 @@ def _finish_killed_rebuild(request: Request, held: lock.Lock, show: Show) -> Non
     if progress.unfinished_rebuilds(Reader(request.lake)):
         bronze.finish_killed_run(request.lake)
         _rebuild(request, notebook.new_run_id(), held, show)
-
-
-@contextlib.contextmanager
-def _environment(more: dict[str, str]) -> Iterator[None]:
-    """Variables that this process has while the context is open."""
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:

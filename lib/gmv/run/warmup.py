@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -35,12 +34,10 @@ def keep_classes_ready() -> Path:
     with tempfile.TemporaryDirectory(dir=archive.parent) as name:
         folder = Path(name)
         made = folder / archive.name
-        with spark.SparkServer(None, folder / "spark.log", archive_to=made) as server:
-            server.wait()
-            with _environment(server.environment()):
-                _land(folder / "landing")
-                request = runner.Request(folder / "lake", folder / "landing", folder / "runs")
-                runner.run(request, lambda _: contextlib.nullcontext())
+        with spark.SparkServer(None, folder / "spark.log", archive_to=made) as server, server.in_use():
+            _land(folder / "landing")
+            request = runner.Request(folder / "lake", folder / "landing", folder / "runs")
+            runner.run(request, lambda _: contextlib.nullcontext())
         if made.exists():  # a Java without class-data sharing makes none, and works without it
             made.rename(archive)
     return archive
@@ -50,14 +47,3 @@ def _land(landing: Path) -> None:
     landing.mkdir()
     for table, text in _EVENTS.items():
         (landing / f"{table}.csv").write_text(text)
-
-
-@contextlib.contextmanager
-def _environment(more: dict[str, str]):
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
