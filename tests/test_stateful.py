@@ -19,6 +19,7 @@ from gmv import maintain, rebuild
 from gmv.lake import spark
 from gmv.lake.lake import Lake
 from gmv.notebook import finish_killed_run, new_run_id
+from gmv.tables import EVENT_TABLES
 from gmv.verify import verify
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -183,9 +184,7 @@ class Life(RuleBasedStateMachine):
         self.readers_get_what_was_published_last()
 
 
-_IN_BRONZE = " union ".join(
-    f"select sha256 from bronze.{table}" for table in ("purchase", "product_item", "purchase_extra_info")
-)
+_IN_BRONZE = " union ".join(f"select sha256 from bronze.{event.name}" for event in EVENT_TABLES)
 
 
 def _bounds(window) -> dict[str, str]:

@@ -140,14 +140,10 @@ def _of_newest_run(reader: Reader) -> Iterable[Problem]:
     )
     for run in rows:
         said = (run["message"] or "").strip()
-        refusing = reader.rows(
-            'select "check", message from monitoring.check_results '
-            "where run = $run and severity = 'block' and not passed and accepted is not true order by all",
-            run=run["run"],
-        )
-        if run["outcome"] == "refused" or (
-            refusing and not run["has_ended"]
-        ):  # its own report is made before its end
+        # A refused run's own report is made before the run has ended.
+        may_be_refused = run["outcome"] == "refused" or not run["has_ended"]
+        refusing = reader.rows(_REFUSING, run=run["run"]) if may_be_refused else []
+        if run["outcome"] == "refused" or refusing:
             subject = ",".join(sorted({row["check"] for row in refusing}))
             what = f"Publication is blocked since run {run['run']}; the last good numbers stay."
             said = said or " ".join(f"{row['check']}: {row['message']}" for row in refusing)
@@ -160,6 +156,10 @@ def _of_newest_run(reader: Reader) -> Iterable[Problem]:
             yield Problem(FAILED_RUN, "", what, said, _RUN_AGAIN)
 
 
+_REFUSING = (
+    'select "check", message from monitoring.check_results '
+    "where run = $run and severity = 'block' and not passed and accepted is not true order by all"
+)
 _RUN_AGAIN = "What was committed stays; gmv run goes on where it ended."
 
 

@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     )
     anomaly_weeks: int = Field(26, ge=8, description="How many weeks back a weekday is compared, in weeks")
     anomaly_least_weeks: int = Field(
-        8, ge=4, description="Weeks of history without which anomaly checks keep silent"
+        8, ge=4, description="Weeks with a number without which anomaly checks keep silent"
     )
     anomaly_deviations: Decimal = Field(
         Decimal(5), gt=0, description="Distance from the median that is normal, in robust standard deviations"

@@ -40,16 +40,15 @@ def own_lake() -> Iterator[None]:
             "GMV_EXAMPLE": f"{folder}/example",
         }
         before = dict(os.environ)
-        with spark.SparkServer(None, Path(folder, "spark.log")) as server:
-            server.wait()
-            os.environ.update({**chosen, **server.environment()})
-            try:
+        os.environ.update(chosen)
+        try:
+            with spark.SparkServer(None, Path(folder, "spark.log")) as server, server.in_use():
                 for _ in example.make(Path(folder, "example"), lambda _: nullcontext(), EXAMPLE_RUNS_ON):
                     pass
                 yield
-            finally:
-                os.environ.clear()
-                os.environ.update(before)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def main() -> None:

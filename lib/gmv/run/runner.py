@@ -319,19 +319,12 @@ def make_report(request: Request, show: Show) -> Path:
     Returns:
         The report's path.
     """
-    from gmv.report import page
-    from gmv.run import kernels
-
     run_id = notebook.new_run_id()
     place = request.runs_dir / f"report-{run_id}"
     folder = location.local_twin(place)
     folder.mkdir(parents=True)
-    parameters = {**_parameters(request), "run_id": ""}
     with show("04_report"):
-        managers = kernels.kernel_manager(None, {}, log=folder / kernels.LOG)
-        kernels.execute("04_report", folder / "04_report.ipynb", parameters, managers)
-        page.render(folder / "04_report.ipynb", folder / "report.html")
-        page.write_numbers(Reader(request.lake), request.window, folder / "daily_gmv.csv")
+        _render_report(request, folder, {**_parameters(request), "run_id": ""}, {})
     if location.is_remote(request.runs_dir):
         location.upload(folder, place)
     return place / "report.html"
@@ -393,15 +386,21 @@ def _publish(
 def _report(
     request: Request, record: Record, show: Show, parameters: Mapping[str, str], facts: Mapping[str, str]
 ) -> None:
+    with show("04_report"), record.timed("04_report"):
+        _render_report(request, record.folder, parameters, facts)
+
+
+def _render_report(
+    request: Request, folder: Path, parameters: Mapping[str, str], environment: Mapping[str, str]
+) -> None:
+    """The executed 04_report, the page and the CSV of its numbers, in a folder."""
     from gmv.report import page
     from gmv.run import kernels
 
-    with show("04_report"), record.timed("04_report"):
-        output = record.folder / "04_report.ipynb"
-        managers = kernels.kernel_manager(None, facts, log=record.folder / kernels.LOG)
-        kernels.execute("04_report", output, parameters, managers)
-        page.render(output, record.folder / "report.html")
-        page.write_numbers(Reader(request.lake), request.window, record.folder / "daily_gmv.csv")
+    managers = kernels.kernel_manager(None, environment, log=folder / kernels.LOG)
+    kernels.execute("04_report", folder / "04_report.ipynb", parameters, managers)
+    page.render(folder / "04_report.ipynb", folder / "report.html")
+    page.write_numbers(Reader(request.lake), request.window, folder / "daily_gmv.csv")
 
 
 @contextlib.contextmanager
