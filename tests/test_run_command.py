@@ -212,26 +212,31 @@ def notebook_with(folder: Path, monkeypatch, source: str) -> None:
     monkeypatch.setattr(kernels, "NOTEBOOKS", folder)
 
 
+def run_notebook(folder: Path, server=None) -> None:
+    with kernels.Kernels(folder, {}, server=server) as running:
+        running.execute("one", folder / "out.ipynb", {})
+
+
 def test_hung_cell_ends_within_its_time(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(600)")
     monkeypatch.setenv("GMV_CELL_SECONDS", "2")
     settings.cache_clear()
     with pytest.raises(GmvError, match=r"longer than 2 seconds \(GMV_CELL_SECONDS\)"):
-        kernels.execute("one", tmp_path / "out.ipynb", {}, kernels.kernel_manager(None, {}))
+        run_notebook(tmp_path)
     assert (tmp_path / "out.ipynb").exists()
 
 
 def test_dead_kernel_is_a_clear_failure(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(GmvError, match="its kernel or its Spark server died"):
-        kernels.execute("one", tmp_path / "out.ipynb", {}, kernels.kernel_manager(None, {}))
+        run_notebook(tmp_path)
     assert (tmp_path / "out.ipynb").exists()
 
 
 def test_error_of_a_notebook_keeps_its_kind(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "from gmv.errors import LakeLocked\nraise LakeLocked('held by x')")
     with pytest.raises(LakeLocked, match="held by x"):
-        kernels.execute("one", tmp_path / "out.ipynb", {}, kernels.kernel_manager(None, {}))
+        run_notebook(tmp_path)
 
 
 def test_server_takes_no_connection_without_its_token(server):
@@ -258,9 +263,8 @@ class EndedServer:
 
 def test_a_server_that_ended_ends_the_notebook_and_its_kernel(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(600)")
-    managers = kernels.kernel_manager(None, {"KERNEL_OF": str(tmp_path)}, EndedServer())  # type: ignore[arg-type]
     began = time.monotonic()
     with pytest.raises(GmvError, match="its kernel or its Spark server died"):
-        kernels.execute("one", tmp_path / "out.ipynb", {}, managers)
+        run_notebook(tmp_path, EndedServer())
     assert time.monotonic() - began < 60
     assert not [child for child in psutil.Process().children() if "ipykernel_launcher" in child.cmdline()]

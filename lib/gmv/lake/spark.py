@@ -251,10 +251,14 @@ class SparkServer:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def stop(self) -> None:
-        """End the server and wait until it has ended."""
+    def ask_to_end(self) -> None:
+        """Let the server end; `stop` waits until it has."""
         if self._process.stdin and not self._process.stdin.closed:
             self._process.stdin.close()
+
+    def stop(self) -> None:
+        """End the server and wait until it has ended."""
+        self.ask_to_end()
         self._process.wait()
         self._scratch.cleanup()
 

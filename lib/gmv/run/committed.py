@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 
 from gmv.lake import spark
 from gmv.run import example
-from gmv.run.kernels import NOTEBOOKS, kernel_manager
+from gmv.run.kernels import NOTEBOOKS, KernelManager
 from gmv.settings import PROJECT, settings
 
 IN_ORDER = ("01_bronze", "02_silver", "03_gold", "04_report", "explore")
@@ -59,7 +59,7 @@ def main() -> None:
             notebook = nbformat.read(path, as_version=4)
             NotebookClient(
                 notebook,
-                kernel_manager_class=kernel_manager(None, {}),
+                kernel_manager_class=KernelManager,
                 kernel_name="python3",
                 timeout=settings().cell_seconds,
                 record_timing=False,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gmv import bronze, monitoring, notebook, progress, publication, retraction, verify
 from gmv.errors import GmvError, PublicationRefused, UsageError
-from gmv.lake import faults, location, lock
+from gmv.lake import faults, location, lock, spark
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.quality.acceptance import Acceptance
@@ -26,12 +26,15 @@ from gmv.verify import Certificate
 
 if TYPE_CHECKING:
     from gmv.lake.spark import SparkServer
+    from gmv.run.kernels import Kernels
 
 BIG_BYTES = 6_000_000
 """From so many bytes of new files on (100,000 records, see `lake.MOST_ROWS_TO_COLLECT`), Spark does the work:
 its server compiles fully, which is slower to start and several times faster to work."""
 MAINTAINED_BYTES = 50_000_000
 """A run with so many bytes of new files is followed by maintenance."""
+
+REPORT = "04_report"
 
 NO_WINDOW = Window()
 
@@ -148,7 +151,6 @@ def rebuild(request: Request, show: Show) -> tuple[Record, Certificate]:
 
 def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tuple[Record, Certificate]:
     from gmv import rebuild as rebuilding
-    from gmv.lake import spark
     from gmv.lake.lake import Lake
 
     record = _record(request, run_id, "rebuild")
@@ -323,8 +325,10 @@ def make_report(request: Request, show: Show) -> Path:
     place = request.runs_dir / f"report-{run_id}"
     folder = location.local_twin(place)
     folder.mkdir(parents=True)
-    with show("04_report"):
-        _render_report(request, folder, {**_parameters(request), "run_id": ""}, {})
+    from gmv.run.kernels import Kernels
+
+    with show(REPORT), Kernels(folder, {}) as kernels:
+        _render_report(request, folder, {**_parameters(request), "run_id": ""}, kernels)
     if location.is_remote(request.runs_dir):
         location.upload(folder, place)
     return place / "report.html"
@@ -337,77 +341,76 @@ def last_report(runs_dir: Path) -> Path | None:
 
 
 def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
-    """The notebooks, in order. What checks refuse is seen in a report, too."""
+    """The notebooks, in order; the next one's kernel starts while one is at work. What checks refuse is seen
+    in a report, too."""
     facts = {notebook.FACTS_FOLDER: str(record.folder)}
     parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
-    try:
-        _publish(record, held, show, parameters, facts, is_small)
-    except PublicationRefused as refused:
-        if not request.is_rehearsal:
+    with _spark_for(held, record.folder / spark.LOG, is_small) as server:
+        from gmv.run.kernels import Kernels  # while the server starts
+
+        faults.reach("after server start")
+        environment = facts | (server.environment() if server else {})
+        with (
+            Kernels(record.folder, environment, held, server) as writers,
+            Kernels(record.folder, facts) as readers,
+        ):
+            reporting = None if request.is_rehearsal else readers
             try:
-                _report(request, record, show, parameters, facts)
-            except GmvError as error:
-                raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
-            refused.report = str(record.place / "report.html")
-        raise
-    if request.is_rehearsal:
-        return
-    try:
-        _report(request, record, show, parameters, facts)
-    except GmvError as error:
-        raise GmvError(
-            f"The numbers are published, the report is not: {error} Make it with: gmv report --lake {request.lake}"
-        ) from error
+                _publish(record, show, parameters, writers, reporting)
+            except PublicationRefused as refused:
+                if reporting:
+                    try:
+                        _report(request, record, show, parameters, reporting)
+                    except GmvError as error:
+                        raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
+                    refused.report = str(record.place / "report.html")
+                raise
+            if server:
+                server.ask_to_end()
+            if reporting:
+                try:
+                    _report(request, record, show, parameters, reporting)
+                except GmvError as error:
+                    raise GmvError(
+                        f"The numbers are published, the report is not: {error} "
+                        f"Make it with: gmv report --lake {request.lake}"
+                    ) from error
 
 
 def _publish(
-    record: Record,
-    held: lock.Lock,
-    show: Show,
-    parameters: Mapping[str, str],
-    facts: Mapping[str, str],
-    is_small: bool,
+    record: Record, show: Show, parameters: Mapping[str, str], writers: Kernels, reporting: Kernels | None
 ) -> None:
-    from gmv.lake import spark
-    from gmv.run import kernels
-
     accepting = {name: record.parameters[name] for name in notebook.ACCEPTING if name in record.parameters}
-    with _spark_for(held, record.folder / spark.LOG, is_small) as server:
-        faults.reach("after server start")
-        environment = server.environment() if server else {}
-        log = record.folder / kernels.LOG
-        managers = kernels.kernel_manager(held, {**facts, **environment}, server, log)
-        for name in ("01_bronze", "02_silver", "03_gold"):
-            with show(name), record.timed(name):
-                own = {**parameters, **accepting} if name == "03_gold" else parameters
-                kernels.execute(name, record.folder / f"{name}.ipynb", own, managers)
+    writers.start(notebook.WRITERS[0])
+    for name, following in zip(notebook.WRITERS, (*notebook.WRITERS[1:], None), strict=True):
+        with show(name), record.timed(name):
+            if following:
+                writers.start(following)
+            elif reporting:
+                reporting.start(REPORT)
+            own = {**parameters, **accepting} if name == "03_gold" else parameters
+            writers.execute(name, record.folder / f"{name}.ipynb", own)
 
 
 def _report(
-    request: Request, record: Record, show: Show, parameters: Mapping[str, str], facts: Mapping[str, str]
+    request: Request, record: Record, show: Show, parameters: Mapping[str, str], kernels: Kernels
 ) -> None:
-    with show("04_report"), record.timed("04_report"):
-        _render_report(request, record.folder, parameters, facts)
+    with show(REPORT), record.timed(REPORT):
+        _render_report(request, record.folder, parameters, kernels)
 
 
-def _render_report(
-    request: Request, folder: Path, parameters: Mapping[str, str], environment: Mapping[str, str]
-) -> None:
+def _render_report(request: Request, folder: Path, parameters: Mapping[str, str], kernels: Kernels) -> None:
     """The executed 04_report, the page and the CSV of its numbers, in a folder."""
     from gmv.report import page
-    from gmv.run import kernels
 
-    managers = kernels.kernel_manager(None, environment, log=folder / kernels.LOG)
-    kernels.execute("04_report", folder / "04_report.ipynb", parameters, managers)
-    page.render(folder / "04_report.ipynb", folder / "report.html")
+    kernels.execute(REPORT, folder / f"{REPORT}.ipynb", parameters)
+    page.render(folder / f"{REPORT}.ipynb", folder / "report.html")
     page.write_numbers(Reader(request.lake), request.window, folder / "daily_gmv.csv")
 
 
 @contextlib.contextmanager
 def _spark_for(held: lock.Lock, log: Path, is_small: bool) -> Iterator[SparkServer | None]:
     """This run's Spark server; none is started where SPARK_REMOTE names one."""
-    from gmv.lake import spark
-
     if "SPARK_REMOTE" in os.environ:
         yield None
     else:
