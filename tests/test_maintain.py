@@ -13,7 +13,7 @@ import small_lake
 from deltalake import DeltaTable
 from gmv import maintain, monitoring
 from gmv.errors import LakeLocked
-from gmv.lake import lock, records
+from gmv.lake import lock, pruning, records
 from gmv.lake.reader import Reader
 from gmv.settings import settings
 from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, PURCHASE_EXTRA_INFO, RUNS, TABLES
@@ -155,6 +155,29 @@ def test_reader_of_runs_opens_only_files_that_may_hold_their_rows(tmp_path):
     maintain.maintain(tmp_path)
     merged = Reader(tmp_path).of_runs(["run 1"])
     assert merged.rows("select count(*) as n from gold.gmv_ledger where run = 'run 1'") == [{"n": 10}]
+
+
+def test_reader_near_some_purchases_opens_only_files_that_may_hold_them(tmp_path):
+    for run, ids in (("run 1", range(100, 110)), ("run 2", range(500, 510))):
+        brought = [{"purchase_id": str(one), "run": run} for one in ids]
+        small_lake.write(tmp_path, PURCHASE.versions, brought)
+    reader = Reader(tmp_path)
+
+    def ids_near(*ids: str) -> set[str]:
+        near = Reader(tmp_path).near(pruning.id_ranges(ids))
+        return {row["purchase_id"] for row in near.rows("from silver.purchase_versions")}
+
+    assert ids_near("105") == {str(one) for one in range(100, 110)}
+    assert (
+        ids_near("105", "507") == ids_near() == ids_near("no number") == {*ids_near("105"), *ids_near("507")}
+    )
+    assert ids_near("300") == set()
+    assert reader.near(pruning.id_ranges(["105"])).rows("from bronze.purchase") == []  # no such table yet
+
+    only_near = reader.select(PURCHASE.versions, pruning.id_ranges(["105"]))
+    assert reader.sql(only_near).shape[0] == 10
+    or_brought = reader.select(PURCHASE.versions, pruning.id_ranges(["105"]), or_of_runs=["run 2"])
+    assert reader.sql(or_brought).shape[0] == 20
 
 
 def test_bronze_counts_add_what_each_run_brought_once(tmp_path):

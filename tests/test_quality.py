@@ -62,7 +62,7 @@ def judge(lake, coming: dict | None = None, accepting=None, run: str = RUN) -> l
     sums = ledger_sums(reader)
     days = sorted({place[0] for place in sums})
     return quality.check_gold(
-        reader, sums if coming is None else coming, Plan(days, [], [], []), run, accepting
+        reader, sums if coming is None else coming, Plan(days, [], [], [], sums), run, accepting
     )
 
 

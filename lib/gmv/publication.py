@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,12 +55,14 @@ class Plan:
         recompute: other closed days of the window; rewritten if they differ from silver.
         pending: pending days that stay so: outside of the window, or in closed books.
         in_progress: days from today on that have GMV in the ledger; listed, not published.
+        ledger: what `ledger_sums` told, by which this was decided.
     """
 
     publish: Sequence[dt.date]
     recompute: Sequence[dt.date]
     pending: Sequence[dt.date]
     in_progress: Sequence[dt.date]
+    ledger: Mapping[Place, Decimal] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def days(self) -> list[dt.date]:
@@ -117,7 +119,7 @@ def plan(reader: Reader, window: Window, today: dt.date, closed_until: dt.date |
     }
     recompute = {day for day in window.days() if day < today} - pending
     in_progress = {place[0] for place in sums if place[0] >= today}
-    return Plan(sorted(publish), sorted(recompute), sorted(pending - publish), sorted(in_progress))
+    return Plan(sorted(publish), sorted(recompute), sorted(pending - publish), sorted(in_progress), sums)
 
 
 def closed_books(pending: Iterable[dt.date], closed_until: dt.date | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import and_
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -99,6 +99,32 @@ def versions(read: DataFrame, event: EventTable) -> DataFrame:
         .where(F.col("copy") == 1)
         .select(*event.versions.column_names)
     )
+
+
+class Rejects:
+    """Notices the files that hold rejected records while their versions are made.
+
+    Most deliveries have none; so their records need not be read a second time to look for some.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Observation] = {}
+
+    def noticed(self, read: DataFrame, event: EventTable) -> DataFrame:
+        """The same rows; once they have been through a query, `files` knows.
+
+        Args:
+            read: what `read_values` returns.
+        """
+        self._seen[event.name] = Observation(f"rejects_{event.name}")
+        is_rejected = F.size("reasons") > 0
+        held = F.collect_set(F.when(is_rejected, F.col("sha256")))
+        return read.observe(self._seen[event.name], held.alias("files"))
+
+    def files(self, event: EventTable) -> list[str]:
+        """The sha256 of the files with rejected records; none for a table that nothing was noticed of."""
+        seen = self._seen.get(event.name)
+        return sorted(seen.get["files"]) if seen else []
 
 
 def absent_from(versions: DataFrame, existing: DataFrame, event: EventTable) -> DataFrame:

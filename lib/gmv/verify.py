@@ -12,7 +12,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,11 +23,20 @@ from typing import Any
 import duckdb
 
 from gmv import progress
-from gmv.lake import records
+from gmv.lake import pruning, records
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.settings import settings
-from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, EVENT_TABLES, FILES, GMV_LEDGER, QUARANTINE, EventTable
+from gmv.tables import (
+    DAILY_GMV,
+    DAILY_GMV_HISTORY,
+    EVENT_TABLES,
+    FILES,
+    GMV_LEDGER,
+    QUARANTINE,
+    EventTable,
+    Table,
+)
 
 CERTIFICATE = "certificate.json"
 """A certificate's file in the folder of its run."""
@@ -157,8 +166,17 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
         with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
             _prepare(session, _OWN_FILES, wanted)
             _execute(session, "verify_events.sql")
+            brought_by = session.execute("select distinct run from noted_files").fetchall()
+            runs = [*unfinished.runs, *(run for (run,) in brought_by)]
+            own = " union ".join(f"select purchase_id from {event.name}_events" for event in EVENT_TABLES)
+            _look_near(session, reader, own, [event.versions for event in EVENT_TABLES], runs)
             session.execute(_OWN_VERSIONS)
             comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_FILES]
+            session.execute(_TOUCHED)
+            of_purchases = [event.versions for event in EVENT_TABLES] + [
+                event.latest for event in EVENT_TABLES
+            ]
+            _look_near(session, reader, "from touched", [*of_purchases, GMV_LEDGER], ())
             session.execute(_TOUCHED_PURCHASES)
             _execute(session, "verify_numbers.sql")
             comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_PURCHASES]
@@ -250,14 +268,15 @@ _OWN_FILES = """
     for event in EVENT_TABLES
 )
 
-# The versions that own files brought, and those that they hold copies of.
+# The versions that own files brought, and those that they hold copies of. `near_…` are as much of the tables as
+# may hold them (see `_look_near`).
 _OWN_VERSIONS = "".join(
     f"""
     create temp table stored_{event.name}_versions as
-    select * from silver.{event.name}_versions
+    select * from near_{event.name}_versions
     where run in (select run from noted_files) and sha256 in (select sha256 from noted_files)
     union all
-    select stored.* from silver.{event.name}_versions as stored
+    select stored.* from near_{event.name}_versions as stored
     semi join {event.name}_events as own on stored.purchase_id = own.purchase_id
         and {" and ".join(f"stored.{name} is not distinct from own.{name}" for name in event.column_names)}
     where sha256 not in (select sha256 from noted_files);
@@ -265,31 +284,46 @@ _OWN_VERSIONS = "".join(
     for event in EVENT_TABLES
 )
 
+_TOUCHED = "create temp table touched as " + " union ".join(
+    f"""
+    select purchase_id from near_{event.name}_versions
+    where list_contains((select runs from parameters), run)
+    union
+    select filled(purchase_id) as purchase_id from arrived_{event.name}
+    where list_contains((select changed from parameters), sha256)
+    """
+    for event in EVENT_TABLES
+)
+
 # From here on, events are the versions of touched purchases, whatever run brought them.
 _TOUCHED_PURCHASES = (
-    "create temp table touched as "
-    + " union ".join(
-        f"""
-        select purchase_id from silver.{event.name}_versions
-        where list_contains((select runs from parameters), run)
-        union
-        select filled(purchase_id) from arrived_{event.name}
-        where list_contains((select changed from parameters), sha256)
-        """
-        for event in EVENT_TABLES
-    )
-    + ";"
-    + "".join(
+    "".join(
         f"""
         create or replace temp table {event.name}_events as
-        select {", ".join(event.column_names)} from silver.{event.name}_versions
+        select {", ".join(event.column_names)} from near_{event.name}_versions
         semi join touched using (purchase_id);
-        create temp view stored_{event.name} as from silver.{event.name} semi join touched using (purchase_id);
+        create temp view stored_{event.name} as from near_{event.name} semi join touched using (purchase_id);
         """
         for event in EVENT_TABLES
     )
-    + "create temp view stored_ledger as from gold.gmv_ledger semi join touched using (purchase_id);"
+    + "create temp view stored_ledger as from near_gmv_ledger semi join touched using (purchase_id);"
 )
+
+
+def _look_near(
+    session: duckdb.DuckDBPyConnection, reader: Reader, ids: str, tables: Iterable[Table], runs: Sequence[str]
+) -> None:
+    """Make a view `near_…` of each table: its files that may hold some purchases, or rows of some bronze runs.
+
+    Args:
+        ids: a query for the purchase_id of these purchases; if they are many, all files are looked at.
+    """
+    found = [one for (one,) in session.execute(f"from ({ids}) limit {pruning.MOST_IDS + 1}").fetchall()]
+    ranges = pruning.id_ranges(found) if len(found) <= pruning.MOST_IDS else []
+    for table in tables:
+        selected = reader.select(table, ranges, or_of_runs=runs if "run" in table.column_names else ())
+        session.execute(f"create or replace temp view near_{table.name} as {selected}")
+
 
 # --- The comparisons --------------------------------------------------------------------------------------
 

@@ -16,22 +16,19 @@ from deltalake import DeltaTable
 from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
-from gmv.lake import faults, records
+from gmv.lake import faults, pruning, records
+from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.settings import settings
-from gmv.silver import STRIPPED
+from gmv.silver import STRIPPED, Rejects
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, QUARANTINE, EventTable, Table
 
 MOST_ROWS_TO_COLLECT = 100_000
 """What bronze runs of up to so many records bring is written by delta-rs, at once; more is written by Spark."""
 MANY_ROWS = 500_000
 """A table of more rows is not scanned by queries that are interpreted."""
-MOST_IDS_TO_PRUNE_BY = 100_000
-"""Up to so many touched purchases are looked up by their ids; for more, tables are scanned."""
 _IDS = "purchase_id string"
-_GAP = 100_000
-_MOST_RANGES = 200
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Touched:
     """
 
     ids: DataFrame | None
-    ranges: Sequence[tuple[str, str]] = ()
+    ranges: Sequence[Range] = ()
     few: Sequence[str] | None = None
 
     def and_also(self, others: Touched) -> Touched:
@@ -76,7 +73,12 @@ class Lake:
         return self.spark.read.format("delta").load(path).select(*table.column_names)
 
     def few_of(
-        self, table: Table, condition: str = "true", runs: Sequence[str] = (), **parameters: object
+        self,
+        table: Table,
+        condition: str = "true",
+        runs: Sequence[str] = (),
+        near: Sequence[Range] = (),
+        **parameters: object,
     ) -> DataFrame | None:
         """The table's rows that satisfy a condition, found without Spark; None where they are too many for that.
 
@@ -85,9 +87,10 @@ class Lake:
         Args:
             condition: SQL, with `$name` parameters.
             runs: only rows of these bronze runs are asked for, besides.
+            near: ranges that hold the ids of all purchases that the condition chooses.
         """
         columns = ", ".join(f'"{name}"' for name in table.column_names)
-        reader = Reader(self.path).of_runs(runs)
+        reader = Reader(self.path).of_runs(runs).near(near)
         if runs:
             condition, parameters = (
                 f"list_contains($runs, run) and {condition}",
@@ -107,9 +110,8 @@ class Lake:
             condition = (
                 "true" if touched.few is None else "purchase_id in (select unnest(cast($ids as varchar[])))"
             )
-            near = [condition, *_sql_ranges("purchase_id", touched.ranges)]
             ids = {} if touched.few is None else {"ids": list(touched.few)}
-            few = self.few_of(table, " and ".join(near), **ids)
+            few = self.few_of(table, condition, near=touched.ranges, **ids)
             if few is not None:
                 return few
         rows = self.read(table)
@@ -157,8 +159,7 @@ class Lake:
         ranges = id_ranges([*few]) if few else []
         if few is not None:
             return self.rows_of(event.versions, Touched(self._ids(few), ranges, few))
-        versions = self.read(event.versions)
-        return versions.where(_within(F.col("purchase_id"), ranges)) if ranges else versions
+        return self._near(event.versions, ranges)
 
     def touched_by(self, unfinished: Unfinished) -> Touched:
         """The purchases with a version that one of these bronze runs brought, or may have taken out."""
@@ -214,19 +215,33 @@ class Lake:
         return Touched(ids.where("purchase_id is not null").distinct())
 
     def latest_on(self, days: Sequence[dt.date]) -> tuple[DataFrame, DataFrame, DataFrame]:
-        """The silver tables purchase (on these days only), product_item and purchase_extra_info."""
+        """The silver tables purchase (on these days only), product_item and purchase_extra_info (at least theirs)."""
         on_days = "list_contains(cast($days as date[]), transaction_date)"
         of_these = f"purchase_id in (select purchase_id from silver.purchase where {on_days})"
-        conditions = (on_days, of_these, of_these)
-        few = [
-            self.few_of(event.latest, condition, days=list(days))
-            for event, condition in zip(EVENT_TABLES, conditions, strict=True)
-        ]
+        near = self._ranges_on(days, on_days)
         purchase, product_item, purchase_extra_info = (
-            self.read(event.latest) if found is None else found
-            for event, found in zip(EVENT_TABLES, few, strict=True)
+            self._near(event.latest, near) if found is None else found
+            for event, found in (
+                (event, self.few_of(event.latest, condition, near=near, days=list(days)))
+                for event, condition in zip(EVENT_TABLES, (on_days, of_these, of_these), strict=True)
+            )
         )
         return purchase.where(F.col("transaction_date").isin(list(days))), product_item, purchase_extra_info
+
+    def _ranges_on(self, days: Sequence[dt.date], on_days: str) -> list[Range]:
+        """The ranges of the ids of the purchases on some days, however many they are."""
+        ends = Reader(self.path).rows(
+            f"""
+            select min(purchase_id) as low, max(purchase_id) as high from silver.purchase where {on_days}
+            group by length(purchase_id), try_cast(purchase_id as bigint) // {pruning.GAP}
+            """,
+            days=list(days),
+        )
+        return id_ranges([end for row in ends for end in (row["low"], row["high"])])
+
+    def _near(self, table: Table, ranges: Sequence[Range]) -> DataFrame:
+        rows = self.read(table)
+        return rows.where(_within(F.col("purchase_id"), ranges)) if ranges else rows
 
     def _ids(self, few: Sequence[str]) -> DataFrame:
         return self.spark.createDataFrame(pa.table({"purchase_id": pa.array(few, pa.string())}), _IDS)
@@ -244,17 +259,27 @@ class Lake:
         self,
         new: Mapping[EventTable, DataFrame],
         rejected: Mapping[EventTable, DataFrame],
+        rejects: Rejects,
         unfinished: Unfinished,
     ) -> None:
-        """Append new versions, and replace what these bronze runs have in quarantine; at the same time."""
+        """Append new versions, all tables at the same time; then replace what these bronze runs have in quarantine.
+
+        Args:
+            rejected: the records for quarantine, by event table; only those of files with rejects are asked for.
+            rejects: what was noticed while the new versions were made.
+        """
         if not unfinished.runs:
             return
-        quarantined = reduce(DataFrame.unionByName, rejected.values())
         is_few = unfinished.records <= MOST_ROWS_TO_COLLECT
-        at_the_same_time(
-            [(self.append, event.versions, frame, is_few) for event, frame in new.items()]
-            + [(self.replace, QUARANTINE, quarantined, "run", unfinished.runs, is_few)]
-        )
+        at_the_same_time([(self.append, event.versions, frame, is_few) for event, frame in new.items()])
+        held = [
+            rejected[event].where(F.col("sha256").isin(files))
+            for event in rejected
+            if (files := rejects.files(event))
+        ]
+        none = self.spark.createDataFrame([], _ddl(QUARANTINE))
+        quarantined = reduce(DataFrame.unionByName, held, none)
+        self.replace(QUARANTINE, quarantined, "run", unfinished.runs, is_few or not held)
 
     def correct_versions(self, event: EventTable, should: DataFrame, touched: Touched) -> None:
         """Bring the versions of the touched purchases to what they should be, in one commit; none if they are.
@@ -336,12 +361,14 @@ class Lake:
 
     def _few_ids(self, query: str, **parameters: object) -> list[str] | None:
         """The purchase ids that a query finds, unless they are many."""
-        limited = f"select purchase_id from ({query}) where purchase_id is not null limit {MOST_IDS_TO_PRUNE_BY + 1}"
+        limited = (
+            f"select purchase_id from ({query}) where purchase_id is not null limit {pruning.MOST_IDS + 1}"
+        )
         runs = parameters.get("runs")
         reader = Reader(self.path)
         brought = reader.of_runs(runs) if isinstance(runs, list) else reader
         found = brought.arrow(limited, **parameters)["purchase_id"]
-        return found.to_pylist() if len(found) <= MOST_IDS_TO_PRUNE_BY else None
+        return found.to_pylist() if len(found) <= pruning.MOST_IDS else None
 
     def append(self, table: Table, rows: DataFrame, is_few: bool = False) -> None:
         """Append rows in one commit.
@@ -422,7 +449,7 @@ class Lake:
                 self._merge(event, latest, touched.ids, touched.ranges)
 
     def _merge(
-        self, event: EventTable, latest: DataFrame, touched: DataFrame, ranges: Sequence[tuple[str, str]]
+        self, event: EventTable, latest: DataFrame, touched: DataFrame, ranges: Sequence[Range]
     ) -> None:
         judged = touched.select(F.col("purchase_id").alias("touched_id"))
         source = judged.join(latest, F.col("touched_id") == F.col("purchase_id"), how="left")
@@ -449,28 +476,11 @@ def in_force(records: DataFrame, unfinished: Unfinished) -> DataFrame:
     return records.where(~F.col("sha256").isin(retracted)) if retracted else records
 
 
-def id_ranges(ids: Sequence[str]) -> list[tuple[str, str]]:
-    """A few ranges of strings that enclose all ids, for skipping files by their minima and maxima.
-
-    Ids that are whole numbers of one length are in the order of their numbers; neighbours less than
-    100,000 apart share a range. When any id is of another kind there are no ranges: look everywhere.
-    """
-    if not all(one.isascii() and one.isdigit() and len(one) <= 18 for one in ids):
-        return []
-    ranges: list[tuple[str, str]] = []
-    for one in sorted(ids, key=lambda text: (len(text), text)):
-        if ranges and len(ranges[-1][1]) == len(one) and int(one) - int(ranges[-1][1]) < _GAP:
-            ranges[-1] = (ranges[-1][0], one)
-        else:
-            ranges.append((one, one))
-    return ranges if len(ranges) <= _MOST_RANGES else []
-
-
-def _within(column: Column, ranges: Sequence[tuple[str, str]]) -> Column:
+def _within(column: Column, ranges: Sequence[Range]) -> Column:
     return reduce(or_, (column.between(low, high) for low, high in ranges))
 
 
-def _sql_ranges(column: str, ranges: Sequence[tuple[str, str]]) -> list[str]:
+def _sql_ranges(column: str, ranges: Sequence[Range]) -> list[str]:
     if not ranges:
         return []
     return ["(" + " or ".join(f"{column} between '{low}' and '{high}'" for low, high in ranges) + ")"]

@@ -7,7 +7,7 @@ so that all its answers come from the same state.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from gmv.errors import GmvError
-from gmv.lake import location
+from gmv.lake import location, pruning
+from gmv.lake.pruning import Range
 from gmv.tables import TABLES, Table
 
 if TYPE_CHECKING:
@@ -57,14 +58,17 @@ class Reader:
     Args:
         lake: folder of the Delta tables, or their place in an object store.
         versions: Delta version to read by table path (`gold/daily_gmv`); the newest for all others.
-        of_runs: only what these bronze runs brought is asked for, so files without a row of theirs are not opened.
+        wanted: only rows within these ranges are asked for, by column; files without such are not opened.
     """
 
     def __init__(
-        self, lake: Path, versions: Mapping[str, int | None] | None = None, of_runs: Sequence[str] = ()
+        self,
+        lake: Path,
+        versions: Mapping[str, int | None] | None = None,
+        wanted: Mapping[str, Sequence[Range]] | None = None,
     ) -> None:
         self.lake = lake
-        self._of_runs = of_runs
+        self._wanted = wanted or {}
         self.versions: dict[str, int | None] = dict(versions or {})
         self._views: set[str] = set()
         self.connection = duckdb.connect()
@@ -77,7 +81,28 @@ class Reader:
 
         Queries must still choose the rows by `run`: a file may hold those of several runs.
         """
-        return Reader(self.lake, self.versions, runs)
+        return Reader(self.lake, self.versions, {**self._wanted, "run": pruning.exactly(runs)})
+
+    def near(self, ranges: Sequence[Range]) -> Reader:
+        """The same tables, for questions about purchases whose ids are in these ranges; all without ranges.
+
+        Queries must still choose the rows by `purchase_id`: a file may hold others.
+        """
+        return Reader(self.lake, self.versions, {**self._wanted, "purchase_id": ranges})
+
+    def select(self, table: Table, near: Sequence[Range] = (), or_of_runs: Sequence[str] = ()) -> str:
+        """A query for the table's files that may hold purchases in these ranges, or rows of these bronze runs.
+
+        All files without ranges. Queries must still choose the rows, as with `near` and `of_runs`.
+        """
+        self._make_view(table)
+        delta = self._pinned(table)
+        if not near or not delta:
+            return f'from {table.layer}."{table.name}"'
+        paths = set(pruning.may_hold(delta, {"purchase_id": near}))
+        if or_of_runs:
+            paths |= set(pruning.may_hold(delta, {"run": pruning.exactly(or_of_runs)}))
+        return self._query(table, _only(data_files(delta), paths))
 
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
         """A query over the lake's views, with `$name` parameters."""
@@ -146,59 +171,54 @@ class Reader:
 
     def _files(self, delta: DeltaTable, table: Table) -> list[str]:
         files = data_files(delta)
-        if not self._of_runs or "run" not in table.column_names:
-            return files
-        actions = pa.table(delta.get_add_actions(flatten=True)).to_pydict()
-        lows, highs = (actions.get(f"{end}.run", [None] * len(files)) for end in ("min", "max"))
-        may_hold = {
-            path
-            for path, low, high in zip(actions["path"], lows, highs, strict=True)
-            if low is None or high is None or any(low <= run <= high for run in self._of_runs)
+        wanted = {
+            column: ranges
+            for column, ranges in self._wanted.items()
+            if ranges and column in table.column_names
         }
-        chosen = [file for file in files if file.endswith(tuple(may_hold))] if may_hold else []
-        return chosen if len(chosen) == len(may_hold) else files
+        return _only(files, pruning.may_hold(delta, wanted)) if wanted else files
 
     def _make_view(self, table: Table) -> None:
         if table.path in self._views:
             return
-        columns = ", ".join(
-            f'"{column.name}" {_DUCKDB_TYPES.get(column.type, column.type)}' for column in table.columns
-        )
         name = f'{table.layer}."{table.name}"'
         self.connection.execute(f"create schema if not exists {table.layer}")
         delta = self._pinned(table)
-        files = self._files(delta, table) if delta else []
-        if files:
-            types = ", ".join(
-                f"'{column.name}': {column.type}"
-                for column in table.columns
-                if column.name in table.partition_by
+        try:
+            self.connection.execute(
+                f"create view {name} as {self._query(table, self._files(delta, table) if delta else [])}"
             )
-            hive = (
-                f", hive_partitioning = true, hive_types = {{{types}}}"
-                if types
-                else ", hive_partitioning = false"
-            )
-            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            selected = ", ".join(f'"{column.name}"' for column in table.columns)
-            source = f"from read_parquet([{listed}]{hive})"
-            if table.layer == "monitoring":  # an older lake's may lack a column that has been added since
-                typed = ", ".join(
-                    f'null::{_DUCKDB_TYPES.get(column.type, column.type)} as "{column.name}"'
-                    for column in table.columns
-                )
-                source = (
-                    f"from (select {typed} where false union all by name "
-                    f"from read_parquet([{listed}]{hive}, union_by_name = true))"
-                )
-            view = f"create view {name} as select {selected} {source}"
-            try:
-                self.connection.execute(view)
-            except duckdb.Error as error:
-                raise Damaged(table, _first_line(error)) from error
-        else:
-            self.connection.execute(f"create table {name} ({columns})")
+        except duckdb.Error as error:
+            raise Damaged(table, _first_line(error)) from error
         self._views.add(table.path)
+
+    def _query(self, table: Table, files: Sequence[str]) -> str:
+        """A query for all rows of these files of a table."""
+        typed = ", ".join(
+            f'null::{_DUCKDB_TYPES.get(column.type, column.type)} as "{column.name}"'
+            for column in table.columns
+        )
+        if not files:
+            return f"select {typed} where false"
+        selected = ", ".join(f'"{column.name}"' for column in table.columns)
+        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        types = ", ".join(
+            f"'{column.name}': {column.type}" for column in table.columns if column.name in table.partition_by
+        )
+        hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
+        if table.layer == "monitoring":  # an older lake's may lack a column that has been added since
+            return (
+                f"select {selected} from (select {typed} where false union all by name "
+                f"from read_parquet([{listed}], {hive}, union_by_name = true))"
+            )
+        return f"select {selected} from read_parquet([{listed}], {hive})"
+
+
+def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """The files at these paths, which are relative to the table; all files where they can't be told apart."""
+    endings = {f"/{unquote(path)}" for path in paths}
+    chosen = [file for file in files if unquote(file).endswith(tuple(endings))]
+    return chosen if len(chosen) == len(endings) else list(files)
 
 
 def _tables_of(query: str) -> list[Table]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from gmv.checks import LEDGER_EQUALS_SILVER, NEGATIVE_GMV, RECOMPUTED, ROW_ACCOUNTING, SILVER_KEY_UNIQUE
 from gmv.errors import PublicationRefused
+from gmv.lake import pruning
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
-from gmv.publication import Place, Plan, ledger_sums
+from gmv.publication import Place, Plan
 from gmv.quality import acceptance, days, files, oddities
 from gmv.quality.acceptance import Acceptance
 from gmv.quality.findings import Finding, Found, in_words, note, severity, told
@@ -64,8 +65,14 @@ def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
     )
 
 
-def check_silver(reader: Reader, accounts: Iterable[Mapping], run: str) -> list[dict]:
+def check_silver(
+    reader: Reader, accounts: Iterable[Mapping], run: str, touched: Sequence[str] | None = None
+) -> list[dict]:
     """Row accounting and key uniqueness of the silver tables; these can't be accepted.
+
+    Args:
+        accounts: what `row_accounts` returns.
+        touched: the purchases that this run may have written; None: all are looked at.
 
     Raises:
         PublicationRefused: naming the file or table that fails; silver does not count as done then.
@@ -76,9 +83,14 @@ def check_silver(reader: Reader, accounts: Iterable[Mapping], run: str) -> list[
             value = f"{account['new_versions']} new + {account['quarantined']} quarantined"
             message = f"{account['file']} has {account['records']} records, but {value}."
             found[ROW_ACCOUNTING].append(Finding(ROW_ACCOUNTING, account["file"], value, message))
+    ids = {} if touched is None else {"ids": list(touched)}
+    of_touched = "purchase_id in (select unnest(cast($ids as varchar[])))" if ids else "true"
+    near = reader.near(pruning.id_ranges(touched or ()))
     for event in EVENT_TABLES:
-        (counted,) = reader.rows(
-            f"select count(*) as n, count(distinct purchase_id) as ids from silver.{event.name}"
+        (counted,) = near.rows(
+            "select count(*) as n, count(distinct purchase_id) as ids "
+            f"from silver.{event.name} where {of_touched}",
+            **ids,
         )
         if counted["n"] != counted["ids"]:
             name, value = event.latest.path, f"{counted['n']} rows for {counted['ids']} purchases"
@@ -125,7 +137,7 @@ def check_gold(
     Raises:
         PublicationRefused: naming what blocks; nothing may be published then.
     """
-    sums, judged = ledger_sums(reader), set(plan.days)
+    sums, judged = plan.ledger, set(plan.days)
     flagged = days.flagged(reader, acceptance.accepted(reader))
     found: Found = {
         LEDGER_EQUALS_SILVER: _apart(

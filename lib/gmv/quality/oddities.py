@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gmv import checks
 from gmv.checks import Check
+from gmv.lake import pruning
 from gmv.lake.reader import Reader
 from gmv.quality.findings import Finding, severity
 from gmv.tables import (
@@ -400,8 +401,9 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
     )
     reader.connection.unregister("brought")
     of_touched = "semi join judged.touched using (purchase_id)"
+    near = pruning.id_ranges([one for (one,) in execute("from judged.touched").fetchall()])
     for table in tables:
-        execute(f"create table judged.{table.name} as from {table.path.replace('/', '.')} {of_touched}")
+        execute(f"create table judged.{table.name} as from ({reader.select(table, near)}) {of_touched}")
     execute(f"create table judged.quarantine as from ({rejected}) {of_touched}")
 
 

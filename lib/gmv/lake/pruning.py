@@ -1,0 +1,61 @@
+"""Which files of a table may hold the rows that are wanted, by the minima and maxima that Delta keeps of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+Range = tuple[str, str]
+"""The least and the greatest text that are wanted."""
+
+MOST_IDS = 100_000
+"""Up to so many purchases are looked up by their ids; for more, tables are scanned."""
+GAP = 100_000
+_MOST_RANGES = 200
+
+
+def id_ranges(ids: Sequence[str]) -> list[Range]:
+    """A few ranges of strings that enclose all ids.
+
+    Ids that are whole numbers of one length are in the order of their numbers; neighbours less than
+    100,000 apart share a range. When any id is of another kind there are no ranges: look everywhere.
+    """
+    if not all(one.isascii() and one.isdigit() and len(one) <= 18 for one in ids):
+        return []
+    ranges: list[Range] = []
+    for one in sorted(ids, key=lambda text: (len(text), text)):
+        if ranges and len(ranges[-1][1]) == len(one) and int(one) - int(ranges[-1][1]) < GAP:
+            ranges[-1] = (ranges[-1][0], one)
+        else:
+            ranges.append((one, one))
+    return ranges if len(ranges) <= _MOST_RANGES else []
+
+
+def exactly(values: Sequence[str]) -> list[Range]:
+    """The ranges that enclose each of some values alone."""
+    return [(value, value) for value in values]
+
+
+def may_hold(delta: DeltaTable, wanted: Mapping[str, Sequence[Range]]) -> list[str]:
+    """The paths, relative to the table, of the files that may hold a row within the ranges of every column.
+
+    Args:
+        wanted: ranges by column; a column without ranges does not choose.
+    """
+    actions = pa.table(delta.get_add_actions(flatten=True)).to_pydict()
+    paths = actions["path"]
+    for column, ranges in wanted.items():
+        if not ranges:
+            continue
+        lows, highs = (
+            actions.get(f"{end}.{column}", [None] * len(actions["path"])) for end in ("min", "max")
+        )
+        chosen = {
+            path
+            for path, low, high in zip(actions["path"], lows, highs, strict=True)
+            if low is None or high is None or any(low <= last and first <= high for first, last in ranges)
+        }
+        paths = [path for path in paths if path in chosen]
+    return paths
