@@ -51,6 +51,16 @@ def _no_settings_of_the_user(monkeypatch, tmp_path: Path):
 
 
 @pytest.fixture
+def receiver():
+    """A webhook's other side, for alerts."""
+    from receiver import Receiver
+
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
+
+
+@pytest.fixture
 def store(tmp_path_factory, monkeypatch):
     """An S3 server of the test's own, which AWS's standard chain finds."""
     import object_store

@@ -24,6 +24,9 @@ in_orchestration_test = pytest.mark.skipif(
 )
 """Marks a test that is left out of `make test`."""
 
+WINDOW = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
+"""Three days, of which the sample has a purchase on the second."""
+
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
 GMV = Path(sys.executable).with_name("gmv")
 
@@ -116,6 +119,18 @@ class Deployment:
             check=True,
         )
         return shown.stdout
+
+    def assert_published_by_backfill_then_tick(self) -> None:
+        """One run published what the sample has in WINDOW, and then another one the days that were left."""
+        backfill, tick = self.runs()
+        assert (backfill["window"], tick["window"]["start_date"]) == (WINDOW, None)
+        assert backfill["ended_at"] <= tick["started_at"]
+        changed = [
+            [row["transaction_date"] for row in run["steps"]["03_gold"]["changes"]] for run in self.runs()
+        ]
+        assert changed == [["2023-02-18"], ["2023-02-08", "2023-02-23"]]
+        assert tick["today"] == "2023-02-25"
+        assert self.published() == EXPECTED
 
     def runs(self) -> list[dict]:
         """The records of the runs that did something, oldest first."""

@@ -1,4 +1,4 @@
-"""Airflow runs gmv: a tick at a fixed time, failures that pass, and a refused backfill."""
+"""Airflow runs gmv: a tick at a fixed time, failures that pass, two runs at once, and a refused backfill."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
+from deployment import EXPECTED, WINDOW, Deployment, environment_of, in_orchestration_test
 from gmv.lake import lock
 from gmv.settings import PROJECT
 
@@ -56,22 +56,37 @@ def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failure
 
 
 @in_orchestration_test
+def test_a_tick_waits_for_a_backfill_of_three_days_and_publishes_the_others(deployment):
+    deployment.environment["GMV_RETRY_SECONDS"] = "15"
+    deployment.let_sample_arrive()
+    dags_test = (AIRFLOW / "airflow", "dags", "test", "gmv_daily")
+    backfill = deployment.start(*dags_test, "2023-02-24T06:00", "-c", json.dumps(WINDOW), name="backfill")
+    backfill.wait_for(r"01_bronze +\d")
+    tick = deployment.start(*dags_test, "2023-02-25T06:00", name="tick")
+    tick.wait_for("gmv ended with 4: ")
+    for run in (backfill, tick):
+        said = run.end()
+        assert run.popen.returncode == 0, said[-3000:]
+    deployment.assert_published_by_backfill_then_tick()
+
+
+@in_orchestration_test
 def test_a_refused_backfill_of_three_days_is_red_in_a_task_of_its_own_and_not_tried_again(deployment):
     deployment.write_refused_lake()
-    window = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
     run = deployment.start(
-        *(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-25T06:00", "-c", json.dumps(window))
+        *(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-25T06:00", "-c", json.dumps(WINDOW))
     )
     said = run.end()
     assert run.popen.returncode in (0, 1), f"ended by a signal: {run.popen.returncode}"
     assert "Publication refused: Nothing was published" in said
     (record,) = deployment.runs()
-    assert record["window"] == window
+    assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before
 
-    run_id = re.search(r"manual__2[^ ,]*", said)[0]
+    run_id = re.search(r"Created dag run.*(manual__[^,\s]+),", said)[1]
     states = deployment.start(
-        *(AIRFLOW / "airflow", "tasks", "states-for-dag-run", "gmv_daily", run_id, "--output", "json")
+        *(AIRFLOW / "airflow", "tasks", "states-for-dag-run", "gmv_daily", run_id, "--output", "json"),
+        name="states",
     )
     rows = json.loads(re.search(r"\[\{.*\}\]", states.end(), re.DOTALL)[0])
     assert {row["task_id"]: row["state"] for row in rows} == {"run": "success", "published": "failed"}

@@ -1,4 +1,4 @@
-"""Dagster runs gmv: a tick at a fixed time, failures that pass, and a refused backfill."""
+"""Dagster runs gmv: a tick at a fixed time, failures that pass, two runs at once, and a refused backfill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
+from deployment import EXPECTED, WINDOW, Deployment, environment_of, in_orchestration_test
 from gmv.lake import lock
 
 DAGSTER = environment_of("dagster")
@@ -50,13 +50,27 @@ def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failure
 
 
 @in_orchestration_test
+def test_a_tick_waits_for_a_backfill_of_three_days_and_publishes_the_others(deployment):
+    deployment.environment["GMV_RETRY_SECONDS"] = "15"
+    deployment.let_sample_arrive()
+    backfill = deployment.start(DAGSTER / "python", DRIVER, "backfill", *WINDOW.values(), name="backfill")
+    backfill.wait_for(r"01_bronze +\d")
+    tick = deployment.start(DAGSTER / "python", DRIVER, "tick", "2023-02-25T06:00", name="tick")
+    tick.wait_for("gmv ended with 4: ")
+    for run in (backfill, tick):
+        result = told(run.end())
+        assert result["success"], result["failure"]
+    deployment.assert_published_by_backfill_then_tick()
+
+
+@in_orchestration_test
 def test_a_refused_backfill_of_three_days_fails_its_check_and_is_not_tried_again(deployment):
     deployment.write_refused_lake()
-    result = told(deployment.start(DAGSTER / "python", DRIVER, "backfill", "2023-02-17", "2023-02-19").end())
+    result = told(deployment.start(DAGSTER / "python", DRIVER, "backfill", *WINDOW.values()).end())
     passed, why = result["checks"]["may_be_published"]
     assert not passed and "the last good numbers stay" in why
     assert not result["success"] and "Publication refused" in result["failure"][0]
     assert {line.split()[0] for line in result["materialized"]} == {"bronze", "silver"}
     (record,) = deployment.runs()
-    assert record["window"] == {"start_date": "2023-02-17", "end_date": "2023-02-19"}
+    assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before

@@ -1,4 +1,4 @@
-"""Prefect runs gmv: a tick at a fixed time, failures that pass, and a refused backfill."""
+"""Prefect runs gmv: a tick at a fixed time, failures that pass, two runs at once, and a refused backfill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
+from deployment import EXPECTED, WINDOW, Deployment, environment_of, in_orchestration_test
 from gmv.lake import lock
 
 PREFECT = environment_of("prefect")
@@ -45,13 +45,27 @@ def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failure
 
 
 @in_orchestration_test
+def test_a_tick_waits_for_a_backfill_of_three_days_and_publishes_the_others(deployment):
+    deployment.environment["GMV_RETRY_SECONDS"] = "15"
+    deployment.let_sample_arrive()
+    command = (PREFECT / "python", DRIVER)
+    backfill = deployment.start(*command, "2023-02-24T06:00", json.dumps(WINDOW), name="backfill")
+    backfill.wait_for(r"01_bronze +\d")
+    tick = deployment.start(*command, "2023-02-25T06:00", "{}", name="tick")
+    tick.wait_for("gmv ended with 4: ")
+    for run in (backfill, tick):
+        result = told(run.end())
+        assert result["state"][0] == "COMPLETED", result
+    deployment.assert_published_by_backfill_then_tick()
+
+
+@in_orchestration_test
 def test_a_refused_backfill_of_three_days_ends_in_a_state_of_its_own_and_is_not_tried_again(deployment):
     deployment.write_refused_lake()
-    window = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
-    result = told(deployment.start(PREFECT / "python", DRIVER, "2023-02-25T06:00", json.dumps(window)).end())
+    result = told(deployment.start(PREFECT / "python", DRIVER, "2023-02-25T06:00", json.dumps(WINDOW)).end())
     kind, name, why = result["state"]
     assert (kind, name) == ("FAILED", "Refused") and result["run"] == ["Refused", 1]
     assert "Publication refused: Nothing was published" in why
     (record,) = deployment.runs()
-    assert record["window"] == window
+    assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before
