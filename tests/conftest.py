@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from gmv.lake import spark as spark_server
 
-LONGEST = ("test_crash", "test_run_command", "test_fuzz", "test_readme", "test_stateful")
+LONGEST = (
+    "test_crash",
+    "test_run_command",
+    "test_fuzz",
+    "test_readme",
+    "test_stateful",
+    "test_airflow",
+    "test_prefect",
+)
 """Files that begin first, so that no worker is left alone with them in the end."""
 
 

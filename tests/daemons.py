@@ -331,7 +331,8 @@ def test_dagster(tmp_path):
         let_runs_fail(place)
         place.environment |= {"GMV_AT": in_minutes(2), "GMV_LATE_SECONDS": "60", "GMV_RETRY_SECONDS": "1"}
         dagster.start()
-        wait_until(lambda: states().count("FAILURE") == 1, "the tick of a day on which gmv fails is red")
+        dagster.command(dagster.programs / "dagster", "job", "launch", *job, "--tags", json.dumps(tags))
+        wait_until(lambda: states().count("FAILURE") == 1, "the run of a gmv that fails is red")
         wait_until(lambda: freshness() == "DEGRADED", "the number is late")
         captured = tmp_path / "home" / "storage"
         wait_until(lambda: "Published up to" in text_of(captured), "the failure was told")

@@ -89,7 +89,8 @@ def gmv_daily() -> None:
             raise AirflowFailException(message)
         if code not in (DONE, REFUSED):
             raise AirflowException(f"gmv ended with {code}: {message}")
-        return {**summary(record, today - timedelta(days=1)), "refused": message if code == REFUSED else None}
+        day = date.fromisoformat(end) if end else today - timedelta(days=1)
+        return {**summary(record, day), "refused": message if code == REFUSED else None}
 
     @task(outlets=[DAILY_GMV])
     def published(told: dict[str, Any]):
