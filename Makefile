@@ -69,7 +69,7 @@ orchestration/%/.venv/.ready: orchestration/%/requirements.txt
 orchestration-setup: $(READY) $(patsubst %,orchestration/%/.venv/.ready,$(ORCHESTRATORS)) ## Make the orchestrators' environments, for the tests
 
 orchestration-test: orchestration-setup ## Test each orchestrator with its daemons, real ticks, backfills and a kill (minutes)
-	@ALL_ORCHESTRATION_TESTS=1 $(BIN)/python -m pytest tests/test_airflow.py tests/test_dagster.py tests/test_prefect.py tests/daemons.py
+	@$(BIN)/python -m pytest tests/test_airflow.py tests/test_dagster.py tests/test_prefect.py tests/daemons.py
 
 bench: $(READY) ## Time the pipeline beside plain PySpark, pandas, Polars and DuckDB (minutes)
 	@$(BIN)/python benchmarks/run.py

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from gmv.lake import spark as spark_server
 
-LONGEST = ("test_crash", "test_run_command", "test_fuzz", "test_readme", "test_stateful")
+LONGEST = (
+    "test_crash",
+    "test_run_command",
+    "test_fuzz",
+    "test_readme",
+    "test_stateful",
+    "test_airflow",
+    "test_prefect",
+)
 """Files that begin first, so that no worker is left alone with them in the end."""
 
 
@@ -48,6 +56,16 @@ def _no_settings_of_the_user(monkeypatch, tmp_path: Path):
     from gmv.settings import settings
 
     settings.cache_clear()
+
+
+@pytest.fixture
+def receiver():
+    """A webhook's other side, for alerts."""
+    from receiver import Receiver
+
+    receiver = Receiver()
+    yield receiver
+    receiver.server.shutdown()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from deployment import EXPECTED, Deployment, Process, environment_of
+from deployment import EXPECTED, GMV, Deployment, Process, environment_of
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT
 
@@ -166,6 +166,19 @@ def let_price_rise(deployment: Deployment) -> None:
     )
 
 
+def text_of(folder: Path) -> str:
+    """All that stands in the files of a folder."""
+    return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+
+
+def let_runs_fail(deployment: Deployment) -> None:
+    """From the next start on `gmv run` fails, and every other command works."""
+    command = deployment.folder / "failing-gmv"
+    command.write_text(f'#!/bin/sh\n[ "$1" = run ] && exit 1\nexec {GMV} "$@"\n')
+    command.chmod(0o755)
+    deployment.environment["GMV_COMMAND"] = str(command)
+
+
 def in_minutes(minutes: int) -> str:
     """A time of day, for GMV_AT."""
     return f"{dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes):%H:%M}"
@@ -214,6 +227,7 @@ def assert_sums_are_right(deployment: Deployment) -> None:
 def test_airflow(tmp_path):
     variables = {
         "GMV_AT": "00:00",  # this day's tick is over, so it happens as soon as Airflow is there
+        "GMV_LATE_SECONDS": "10",  # a run takes longer
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
@@ -232,6 +246,8 @@ def test_airflow(tmp_path):
             return airflow.get(path)["task_instances"]
 
         wait_until(lambda: [run["state"] for run in runs_of_dag()] == ["success"], "the first run is green")
+        callbacks = tmp_path / "home" / "logs" / "executor_callbacks"
+        wait_until(lambda: "Published up to" in text_of(callbacks), "the deadline was missed, and told")
         let_price_rise(place)
         variables = airflow.deployment.environment
         variables |= {
@@ -301,11 +317,30 @@ def test_dagster(tmp_path):
         assert_sums_are_right(place)
         assert_runs_never_overlapped(place)
         dagster.screen("/assets/daily_gmv", "dagster")
+
+        def freshness() -> str:
+            asset = 'assetNodeOrError(assetKey: {path: ["daily_gmv"]})'
+            asked = {
+                "query": f"{{ {asset} {{ ... on AssetNode {{ freshnessStatusInfo {{ freshnessStatus }} }} }} }}"
+            }
+            (node,) = dagster.post("/graphql", asked)["data"].values()
+            return node["freshnessStatusInfo"]["freshnessStatus"]
+
+        wait_until(lambda: freshness() == "HEALTHY", "the number is there in time")
+        dagster.stop()
+        let_runs_fail(place)
+        place.environment |= {"GMV_AT": in_minutes(2), "GMV_LATE_SECONDS": "60", "GMV_RETRY_SECONDS": "1"}
+        dagster.start()
+        dagster.command(dagster.programs / "dagster", "job", "launch", *job, "--tags", json.dumps(tags))
+        wait_until(lambda: states().count("FAILURE") == 1, "the run of a gmv that fails is red")
+        wait_until(lambda: freshness() == "DEGRADED", "the number is late")
+        captured = tmp_path / "home" / "storage"
+        wait_until(lambda: "Published up to" in text_of(captured), "the failure was told")
         dagster.stop()
 
 
 def test_prefect(tmp_path):
-    with running("prefect", tmp_path, GMV_AT=in_minutes(4)) as prefect:
+    with running("prefect", tmp_path, GMV_AT=in_minutes(4), GMV_LATE_SECONDS="180") as prefect:
         place = prefect.deployment
         days = {str(today())}
         wait_until(has_outcome(place, EXPECTED), "the tick has published")
@@ -313,11 +348,14 @@ def test_prefect(tmp_path):
         assert prefect.listening() <= {"127.0.0.1", "::1"}
         place.environment["PREFECT_API_URL"] = f"http://127.0.0.1:{prefect.port}/api"
 
-        def states() -> list[str]:
-            runs = prefect.post("/api/flow_runs/filter", {"flows": {"name": {"any_": ["gmv-daily"]}}})
+        def states(flow: str = "gmv-daily") -> list[str]:
+            runs = prefect.post("/api/flow_runs/filter", {"flows": {"name": {"any_": [flow]}}})
             return sorted(run["state_name"] for run in runs if run["state_name"] not in ("Scheduled", "Late"))
 
         wait_until(lambda: states() == ["Completed"], "the first run is green")
+        wait_until(
+            lambda: states("gmv-watch") == ["Failed"], "the lake's newest number is of 2023, and that is told"
+        )
         let_price_rise(place)
         flow = [prefect.programs / "python", PROJECT / "orchestration" / "prefect" / "gmv_daily.py"]
         backfill = [*flow, "backfill", "2023-02-17", "2023-02-19"]

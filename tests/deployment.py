@@ -13,16 +13,14 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import small_lake
 from deltalake import DeltaTable
 from gmv.settings import PROJECT
 from gmv.tables import PRODUCT_ITEM
+from receiver import Receiver
 
-in_orchestration_test = pytest.mark.skipif(
-    "ALL_ORCHESTRATION_TESTS" not in os.environ, reason="make orchestration-test runs it"
-)
-"""Marks a test that is left out of `make test`."""
+WINDOW = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
+"""Three days, of which the sample has a purchase on the second."""
 
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
 GMV = Path(sys.executable).with_name("gmv")
@@ -87,9 +85,20 @@ class Deployment:
         }
 
     def let_sample_arrive(self) -> None:
-        """The sample's files are in the landing folder, all at once."""
-        shutil.copytree(PROJECT / "data_lake" / "landing", self.folder / "arriving")
-        (self.folder / "arriving").rename(self.landing)
+        """The sample's files are in the landing folder."""
+        shutil.copytree(PROJECT / "data_lake" / "landing", self.landing)
+
+    def break_lake(self) -> None:
+        """No table of silver can be written until `mend_lake`, so that a run fails."""
+        self.lake.mkdir()
+        (self.lake / "silver").touch()
+
+    def mend_lake(self) -> None:
+        (self.lake / "silver").unlink()
+
+    def tell(self, receiver: Receiver) -> None:
+        """Alerts go there."""
+        self.environment["GMV_ALERT_URLS"] = f"json://127.0.0.1:{receiver.port}"
 
     def write_refused_lake(self) -> None:
         """A lake that holds the sample, with a price a cent too high in silver, on 18 February."""
@@ -116,6 +125,25 @@ class Deployment:
             check=True,
         )
         return shown.stdout
+
+    def assert_backfill_failed_then_published_and_tick_published_the_rest(self, receiver: Receiver) -> None:
+        """What is left of a backfill of WINDOW that failed once, and of the tick that waited for it."""
+        failed, backfill, tick = self.runs()
+        assert [failed["outcome"], backfill["outcome"], tick["outcome"]] == [
+            "failed",
+            "succeeded",
+            "succeeded",
+        ]
+        assert (failed["window"], backfill["window"]) == (WINDOW, WINDOW)
+        assert (tick["window"]["start_date"], tick["today"]) == (None, "2023-02-24")
+        assert backfill["ended_at"] <= tick["started_at"]
+        changed = [
+            [row["transaction_date"] for row in run["steps"]["03_gold"]["changes"]]
+            for run in (backfill, tick)
+        ]
+        assert changed == [["2023-02-18"], ["2023-02-08", "2023-02-23"]]
+        assert self.published() == EXPECTED
+        assert receiver.titles()[:2] == ["GMV: failed run", "GMV: resolved: failed run"]
 
     def runs(self) -> list[dict]:
         """The records of the runs that did something, oldest first."""

@@ -1,12 +1,14 @@
 """Run by Prefect's own Python, on a server of its own: one run of the flow; prints what came of it as JSON.
 
-The arguments are the time that the run was scheduled for, and its parameters as JSON.
+The arguments are the time that the run was scheduled for, its parameters as JSON, and, if the run is to begin later
+than its server, a file: once that is there, it begins.
 """
 
 import datetime as dt
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
@@ -17,7 +19,7 @@ from prefect.testing.utilities import prefect_test_harness
 FILE = Path(__file__).resolve().parents[1] / "orchestration" / "prefect" / "gmv_daily.py"
 
 
-def main(at: str, parameters: str) -> None:
+def main(at: str, parameters: str, begin: str = "") -> None:
     spec = importlib.util.spec_from_file_location("gmv_daily", FILE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -26,6 +28,8 @@ def main(at: str, parameters: str) -> None:
     )
     when = dt.datetime.fromisoformat(at).replace(tzinfo=dt.UTC)
     with prefect_test_harness(server_startup_timeout=300), get_client(sync_client=True) as client:
+        while begin and not Path(begin).exists():
+            time.sleep(0.1)
         flow_run = client.create_flow_run(
             module.gmv_daily, parameters=given, state=Scheduled(scheduled_time=when)
         )

@@ -1,4 +1,4 @@
-"""Airflow runs gmv: a tick at a fixed time, failures that pass, and a refused backfill."""
+"""Airflow runs gmv: a tick at a fixed time, a backfill that fails once, one that waits, one that is refused."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 import re
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
-from gmv.lake import lock
+from deployment import EXPECTED, WINDOW, Deployment, environment_of
 from gmv.settings import PROJECT
 
 AIRFLOW = environment_of("airflow")
@@ -41,37 +40,44 @@ def _variables(home):
     }
 
 
-def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failures(deployment):
-    run = deployment.start(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-24T06:00")
-    run.wait_for("gmv ended with 1: The landing folder .* does not exist")
-    held = lock.acquire(deployment.lake, "this test")
+def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(deployment, receiver):
     deployment.let_sample_arrive()
-    run.wait_for("gmv ended with 4: .*this test")
-    held.release()
-    said = run.end()
-    assert run.popen.returncode == 0, said[-3000:]
-    (record,) = deployment.runs()
-    assert (record["today"], record["window"]["start_date"]) == ("2023-02-24", None)
-    assert deployment.published() == EXPECTED
+    deployment.break_lake()
+    deployment.tell(receiver)
+    dags_test = (AIRFLOW / "airflow", "dags", "test", "gmv_daily")
+    backfill = deployment.start(*dags_test, "2023-02-23T06:00", "-c", json.dumps(WINDOW), name="backfill")
+    backfill.wait_for("gmv ended with 1: 02_silver failed")
+    deployment.mend_lake()
+    backfill.wait_for(r"01_bronze +\d[\s\S]*01_bronze +\d")
+    deployment.environment["GMV_RETRY_SECONDS"] = "10"  # 70 s in all
+    tick = deployment.start(*dags_test, "2023-02-24T06:00", name="tick")
+    tick.wait_for("gmv ended with 4: ")
+    for run in (backfill, tick):
+        said = run.end()
+        assert run.popen.returncode == 0, said[-3000:]
+    deployment.assert_backfill_failed_then_published_and_tick_published_the_rest(receiver)
 
 
-@in_orchestration_test
-def test_a_refused_backfill_of_three_days_is_red_in_a_task_of_its_own_and_not_tried_again(deployment):
+def test_a_refused_backfill_of_three_days_is_red_in_a_task_of_its_own_and_not_tried_again(
+    deployment, receiver
+):
     deployment.write_refused_lake()
-    window = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
+    deployment.tell(receiver)
     run = deployment.start(
-        *(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-25T06:00", "-c", json.dumps(window))
+        *(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-25T06:00", "-c", json.dumps(WINDOW))
     )
     said = run.end()
     assert run.popen.returncode in (0, 1), f"ended by a signal: {run.popen.returncode}"
     assert "Publication refused: Nothing was published" in said
     (record,) = deployment.runs()
-    assert record["window"] == window
+    assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before
+    assert receiver.titles() == ["GMV: blocked publication"]
 
-    run_id = re.search(r"manual__2[^ ,]*", said)[0]
+    run_id = re.search(r"Created dag run.*(manual__[^,\s]+),", said)[1]
     states = deployment.start(
-        *(AIRFLOW / "airflow", "tasks", "states-for-dag-run", "gmv_daily", run_id, "--output", "json")
+        *(AIRFLOW / "airflow", "tasks", "states-for-dag-run", "gmv_daily", run_id, "--output", "json"),
+        name="states",
     )
     rows = json.loads(re.search(r"\[\{.*\}\]", states.end(), re.DOTALL)[0])
     assert {row["task_id"]: row["state"] for row in rows} == {"run": "success", "published": "failed"}

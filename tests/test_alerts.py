@@ -5,15 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
-import ssl
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
 from email import message_from_bytes
 from email.policy import default as modern
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,73 +21,12 @@ from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.run import alerts
 from gmv.settings import settings
+from receiver import Receiver
 from small_lake import at, day
 from typer.testing import CliRunner
 
 TODAY = day("2023-02-24")  # the sample's newest published day is the one before
 SLACK = "T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
-
-
-class Receiver:
-    """A webhook's other side: keeps what comes, and answers what it is told to.
-
-    Attributes:
-        answers: (status, text, seconds to wait) of the next requests; the last one stays.
-        got: path and JSON of each request.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.answers: list[tuple[int, str, float]] = [(200, "ok", 0.0)]
-        self.got: list[tuple[str, dict]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                sent = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.got.append((self.path, json.loads(sent)))
-                status, text, seconds = receiver.answers[0]
-                if len(receiver.answers) > 1:
-                    receiver.answers.pop(0)
-                time.sleep(seconds)
-                try:
-                    self.send_response(status)
-                    self.end_headers()
-                    self.wfile.write(text.encode())
-                except OSError:
-                    pass  # who sent did not wait
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if folder:
-            self.server.socket = _encrypted(self.server, folder)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def port(self) -> int:
-        return self.server.server_address[1]
-
-
-def _encrypted(server: ThreadingHTTPServer, folder: Path) -> ssl.SSLSocket:
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run(
-        [*made, "-keyout", folder / "key", "-out", folder / "cert"], check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert", folder / "key")
-    return context.wrap_socket(server.socket, server_side=True)
 
 
 @pytest.fixture

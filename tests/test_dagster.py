@@ -1,4 +1,4 @@
-"""Dagster runs gmv: a tick at a fixed time, failures that pass, and a refused backfill."""
+"""Dagster runs gmv: a tick at a fixed time, a backfill that fails once, one that waits, one that is refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
-from gmv.lake import lock
+from deployment import EXPECTED, WINDOW, Deployment, environment_of
 
 DAGSTER = environment_of("dagster")
 DRIVER = Path(__file__).with_name("dagster_driver.py")
@@ -27,36 +26,43 @@ def told(said: str) -> dict:
     return json.loads(re.search(r"^TOLD (.*)$", said, re.MULTILINE)[1])
 
 
-def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failures(deployment):
-    run = deployment.start(DAGSTER / "python", DRIVER, "tick", "2023-02-24T06:00")
-    run.wait_for("gmv ended with 1: The landing folder .* does not exist")
-    held = lock.acquire(deployment.lake, "this test")
+def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(deployment, receiver):
     deployment.let_sample_arrive()
-    run.wait_for("gmv ended with 4: .*this test")
-    held.release()
-    result = told(run.end())
+    deployment.break_lake()
+    deployment.tell(receiver)
+    backfill = deployment.start(DAGSTER / "python", DRIVER, "backfill", *WINDOW.values(), name="backfill")
+    backfill.wait_for("gmv ended with 1: 02_silver failed")
+    deployment.mend_lake()
+    backfill.wait_for(r"01_bronze +\d[\s\S]*01_bronze +\d")
+    deployment.environment["GMV_RETRY_SECONDS"] = "10"  # 70 s in all
+    tick = deployment.start(DAGSTER / "python", DRIVER, "tick", "2023-02-24T06:00", name="tick")
+    tick.wait_for("gmv ended with 4: ")
+    result = told(backfill.end())
     assert result["success"], result["failure"]
+    result = told(tick.end())
+    assert result["success"], result["failure"]
+    deployment.assert_backfill_failed_then_published_and_tick_published_the_rest(receiver)
+
     assert result["materialized"] == [
         f"{asset} 2023-02-23" for asset in ("bronze", "daily_gmv", "report", "silver")
     ]
-    (record,) = deployment.runs()
-    assert (record["today"], record["window"]["start_date"]) == ("2023-02-24", None)
-    assert deployment.published() == EXPECTED
     shown = result["metadata"]["daily_gmv"]
     assert (shown["gmv"], shown["change to the day before"]) == ("505.50", "+505.50")
-    assert result["metadata"]["report"]["report.html"] == Path(record["report"]).as_uri()
+    report = deployment.runs()[-1]["report"]
+    assert result["metadata"]["report"]["report.html"] == Path(report).as_uri()
     assert result["checks"]["may_be_published"][0]
     assert not result["checks"]["nothing_odd"][0], "two days have payments alone"
 
 
-@in_orchestration_test
-def test_a_refused_backfill_of_three_days_fails_its_check_and_is_not_tried_again(deployment):
+def test_a_refused_backfill_of_three_days_fails_its_check_and_is_not_tried_again(deployment, receiver):
     deployment.write_refused_lake()
-    result = told(deployment.start(DAGSTER / "python", DRIVER, "backfill", "2023-02-17", "2023-02-19").end())
+    deployment.tell(receiver)
+    result = told(deployment.start(DAGSTER / "python", DRIVER, "backfill", *WINDOW.values()).end())
     passed, why = result["checks"]["may_be_published"]
     assert not passed and "the last good numbers stay" in why
     assert not result["success"] and "Publication refused" in result["failure"][0]
     assert {line.split()[0] for line in result["materialized"]} == {"bronze", "silver"}
     (record,) = deployment.runs()
-    assert record["window"] == {"start_date": "2023-02-17", "end_date": "2023-02-19"}
+    assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before
+    assert receiver.titles() == ["GMV: blocked publication"]

@@ -1,4 +1,4 @@
-"""Prefect runs gmv: a tick at a fixed time, failures that pass, and a refused backfill."""
+"""Prefect runs gmv: a tick at a fixed time, a backfill that fails once, one that waits, one that is refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from deployment import EXPECTED, Deployment, environment_of, in_orchestration_test
-from gmv.lake import lock
+from deployment import EXPECTED, WINDOW, Deployment, environment_of
 
 PREFECT = environment_of("prefect")
 DRIVER = Path(__file__).with_name("prefect_driver.py")
@@ -27,31 +26,41 @@ def told(said: str) -> dict:
     return json.loads(re.search(r"^TOLD (.*)$", said, re.MULTILINE)[1])
 
 
-@in_orchestration_test
-def test_a_tick_publishes_the_day_before_when_retries_have_outlasted_two_failures(deployment):
-    run = deployment.start(PREFECT / "python", DRIVER, "2023-02-24T06:00", "{}")
-    run.wait_for("gmv ended with 1: The landing folder .* does not exist")
-    held = lock.acquire(deployment.lake, "this test")
+def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(deployment, receiver):
     deployment.let_sample_arrive()
-    run.wait_for("gmv ended with 4: .*this test")
-    held.release()
-    result = told(run.end())
+    deployment.break_lake()
+    deployment.tell(receiver)
+    run_flow = (PREFECT / "python", DRIVER)
+    backfill = deployment.start(*run_flow, "2023-02-23T06:00", json.dumps(WINDOW), name="backfill")
+    deployment.environment["GMV_RETRY_SECONDS"] = "10"  # 70 s in all
+    begin = deployment.folder / "begin"
+    tick = deployment.start(*run_flow, "2023-02-24T06:00", "{}", begin, name="tick")
+    backfill.wait_for("gmv ended with 1: 02_silver failed")
+    deployment.mend_lake()
+    backfill.wait_for(r"01_bronze +\d[\s\S]*01_bronze +\d")
+    begin.touch()
+    tick.wait_for("gmv ended with 4: ")
+    result = told(backfill.end())
     assert result["state"][0] == "COMPLETED", result
-    (record,) = deployment.runs()
-    assert (record["today"], record["window"]["start_date"]) == ("2023-02-24", None)
-    assert deployment.published() == EXPECTED
+    result = told(tick.end())
+    assert result["state"][0] == "COMPLETED", result
+    deployment.assert_backfill_failed_then_published_and_tick_published_the_rest(receiver)
+
     assert "# GMV of 2023-02-23: 505.50 (+505.50 to the day before)" in result["artifacts"]["gmv-daily"]
-    assert Path(record["report"]).as_uri() in result["artifacts"]["gmv-report"]
+    report = deployment.runs()[-1]["report"]
+    assert Path(report).as_uri() in result["artifacts"]["gmv-report"]
 
 
-@in_orchestration_test
-def test_a_refused_backfill_of_three_days_ends_in_a_state_of_its_own_and_is_not_tried_again(deployment):
+def test_a_refused_backfill_of_three_days_ends_in_a_state_of_its_own_and_is_not_tried_again(
+    deployment, receiver
+):
     deployment.write_refused_lake()
-    window = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
-    result = told(deployment.start(PREFECT / "python", DRIVER, "2023-02-25T06:00", json.dumps(window)).end())
+    deployment.tell(receiver)
+    result = told(deployment.start(PREFECT / "python", DRIVER, "2023-02-25T06:00", json.dumps(WINDOW)).end())
     kind, name, why = result["state"]
     assert (kind, name) == ("FAILED", "Refused") and result["run"] == ["Refused", 1]
     assert "Publication refused: Nothing was published" in why
     (record,) = deployment.runs()
-    assert record["window"] == window
+    assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before
+    assert receiver.titles() == ["GMV: blocked publication"]

@@ -84,9 +84,10 @@ def gmv_run(options: list[str]) -> tuple[dict[str, Any], str]:
 def gmv_daily(start_date: date | None = None, end_date: date | None = None) -> Any:
     """Take in what has arrived and publish all pending days, or the days from start_date to end_date."""
     today = runtime.flow_run.scheduled_start_time.astimezone(ZoneInfo(TIMEZONE)).date()
-    window = ["--start-date", str(start_date), "--end-date", str(end_date)] if start_date and end_date else []
+    days = (("start", start_date), ("end", end_date))
+    window = [f"--{name}-date={day}" for name, day in days if day]
     record, refused = gmv_run(["--as-of-date", str(today), *window])
-    show(record, refused, end_date if window else today - timedelta(days=1))
+    show(record, refused, end_date or today - timedelta(days=1))
     if refused:
         return Failed(name="Refused", message=f"Publication refused: {refused}")
     return None
@@ -125,10 +126,9 @@ def show(record: dict[str, Any], refused: str, day: date) -> None:
         key="gmv-daily",
         description=f"Run {run}",
     )
-    if record["report"]:
-        create_link_artifact(
-            Path(record["report"]).as_uri(), "report.html", key="gmv-report", description=run
-        )
+    if place := record["report"]:
+        link = place if "://" in place else Path(place).as_uri()
+        create_link_artifact(link, "report.html", key="gmv-report", description=run)
 
 
 def gmv_show(table: str, *options: str) -> list[dict[str, Any]]:

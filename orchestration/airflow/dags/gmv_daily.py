@@ -80,16 +80,17 @@ def gmv_daily() -> None:
         context = get_current_context()
         today = context["data_interval_end"].in_timezone(TIMEZONE).date()
         start, end = context["params"]["start_date"], context["params"]["end_date"]
-        if context["dag_run"].run_type == "backfill" and not start:
+        if context["dag_run"].run_type == "backfill" and not (start or end):
             start = end = str(today - timedelta(days=1))
-        window = ["--start-date", start, "--end-date", end] if start and end else []
+        window = [f"--{name}-date={day}" for name, day in (("start", start), ("end", end)) if day]
 
         code, record, message = gmv_run(["--as-of-date", str(today), *window])
         if code == WRONG_USE:
             raise AirflowFailException(message)
         if code not in (DONE, REFUSED):
             raise AirflowException(f"gmv ended with {code}: {message}")
-        return {**summary(record, today - timedelta(days=1)), "refused": message if code == REFUSED else None}
+        day = date.fromisoformat(end) if end else today - timedelta(days=1)
+        return {**summary(record, day), "refused": message if code == REFUSED else None}
 
     @task(outlets=[DAILY_GMV])
     def published(told: dict[str, Any]):
@@ -137,7 +138,7 @@ def summary(record: dict[str, Any], day: date) -> dict[str, Any]:
     before = day - timedelta(days=1)
     rows = gmv_show("daily_gmv", "--start-date", str(before), "--end-date", str(day))
     gmv = {
-        on: sum((Decimal(row["gmv"]) for row in rows if row["transaction_date"] == str(on)), Decimal())
+        on: sum((Decimal(row["gmv"]) for row in rows if row["transaction_date"] == str(on)), Decimal("0.00"))
         for on in (before, day)
     }
     steps, run = record["steps"], record["run"]
