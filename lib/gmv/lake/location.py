@@ -118,10 +118,15 @@ def check(path: Path) -> None:
     """
     if not is_remote(path):
         return
-    for place in {str(path).replace("{zone}", zone) for zone in ZONES.values()}:
+    for place in over_buckets(path):
         bucket, _, prefix = place.removeprefix("s3://").partition("/")
         with explained(place):
             filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+
+
+def over_buckets(path: Path) -> list[str]:
+    """The places that make up a lake: one, or as many as it has buckets."""
+    return sorted({str(path).replace("{zone}", zone) for zone in ZONES.values()})
 
 
 def remove(folder: Path) -> None:
@@ -209,7 +214,7 @@ _EXPLANATIONS = (
     ),
     (
         r"EndpointConnection|ConnectTimeout|ReadTimeout|Connection refused|ConnectionClosed|ConnectionError|"
-        r"Could not connect|error sending request|Unable to execute HTTP request|ServerTimeout",
+        r"Could not connect|error sending request|Unable to execute HTTP request|ServerTimeout|FSTimeout",
         "the object store does not answer. What was committed stays; run again when it does.",
     ),
 )
