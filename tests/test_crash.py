@@ -42,7 +42,8 @@ def end_as_if_never_killed(scene: Scene, folder: Path) -> None:
     """Kill runs of a scene that waits for its second one, look after each kill, and let a last one end.
 
     Args:
-        folder: for copies of the scene.
+        scene: is left as it is.
+        folder: for copies of it, which are compared: a copy's files have other times, and so count as changed.
     """
     undisturbed = crash.copy_of(scene, folder / "undisturbed")
     undisturbed.run()
@@ -55,6 +56,7 @@ def end_as_if_never_killed(scene: Scene, folder: Path) -> None:
     server_killed.run()
     assert crash.content(server_killed.lake) == crash.content(undisturbed.lake)
 
+    scene = crash.copy_of(scene, folder / "killed")
     for position, case in enumerate(KILLS):
         run = scene.run_until(case.point)
         scene.kill(run, case.victim)

@@ -98,7 +98,6 @@ def gate(store):
     opened.close()
 
 
-@is_long
 def test_the_sample_runs_in_s3_to_the_cent_and_keeps_its_secrets(place, store):
     place.put_sample()
     running = place.start("run")
@@ -228,6 +227,7 @@ with spark.SparkServer(None, Path(sys.argv[4], name + ".log")) as server, server
         acknowledged.append(f"{name} {number}")
         if held:
             held.release()
+    session.stop()
     print(json.dumps(acknowledged), flush=True)
 """
 

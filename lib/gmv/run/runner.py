@@ -165,9 +165,11 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
             server.in_use() if server else contextlib.nullcontext(),
         ):
             session = spark.connect()
-            rebuilt = rebuilding.rebuild(Lake(request.lake, session), run_id, show)
-            if server:
-                session.stop()
+            try:
+                rebuilt = rebuilding.rebuild(Lake(request.lake, session), run_id, show)
+            finally:
+                if server:  # its client would look for it for minutes, once it has ended
+                    session.stop()
         record.steps["rebuild"].update(rebuilt.as_dict())
         with show("verify"):
             certificate = verify.verify(Reader(request.lake), record.today)
@@ -332,8 +334,8 @@ def make_report(request: Request, show: Show) -> Path:
 
 def last_report(runs_dir: Path) -> Path | None:
     """The newest run's report."""
-    location.check(runs_dir)
-    return max(runs_dir.glob("*/report.html"), key=lambda path: path.stat().st_mtime, default=None)
+    found = location.newest(runs_dir, "report.html")
+    return found[0] if found else None
 
 
 def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
