@@ -15,7 +15,7 @@ from pathlib import Path
 
 import object_store
 import pytest
-from gmv import landing, show, tables
+from gmv import doctor, landing, show, tables
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import lease, location, lock, records
 from gmv.lake.reader import Reader
@@ -251,6 +251,13 @@ def test_a_store_that_honours_conditions_is_told_from_one_that_does_not(place, m
 
     monkeypatch.setattr(location.filesystem(), "call_s3", ignoring)
     with pytest.raises(GmvError, match="ignores conditional writes"):
-        lease.check_conditions(place)
-    with pytest.raises(GmvError, match="ignores conditional writes"):
         lease.acquire(place, "run one")
+    unfit = {
+        finding.what: finding.found for finding in doctor.examine(place, place, place) if not finding.fit
+    }
+    assert "this store ignores conditional writes" in unfit["Conditional writes"]
+    nowhere = location.location("s3://nowhere/lake")
+    unfit = {
+        finding.what: finding.found for finding in doctor.examine(nowhere, place, place) if not finding.fit
+    }
+    assert unfit == {"Lake": "s3://nowhere/lake: there is no such bucket. Make it, or name another."}
