@@ -119,10 +119,15 @@ class ObjectStore:
 
 
 class Gate:
-    """A door before the server: it passes bytes through, until it is told to give one answer to everybody."""
+    """A door before the server: it passes bytes through, until it is told to give one answer to everybody.
 
-    def __init__(self, port: int) -> None:
-        self._behind = port
+    Args:
+        port: the server's.
+        delay: seconds that requests take longer, as on the way to a store that is far away.
+    """
+
+    def __init__(self, port: int, delay: float = 0) -> None:
+        self._behind, self._delay = port, delay
         self._answer = b""
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -165,7 +170,7 @@ class Gate:
                 self._open |= {client, server}
                 back = threading.Thread(target=_pump, args=(server, client), daemon=True)
                 back.start()
-                _pump(client, server)
+                _pump(client, server, self._delay)
                 back.join()
                 self._open -= {client, server}
 
@@ -183,9 +188,10 @@ def _read_request(client: socket.socket) -> None:
         lines.read(length)
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, delay: float = 0) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            time.sleep(delay)
             target.sendall(data)
     for one in (source, target):
         with contextlib.suppress(OSError):

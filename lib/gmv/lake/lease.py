@@ -46,6 +46,10 @@ class Lease:
         self._keeper = threading.Thread(target=self._keep, name="gmv-lease", daemon=True)
         self._keeper.start()
 
+    def stop_renewing(self) -> None:
+        """Hold what is left of it, and end nothing when it has passed: nothing will be overwritten any more."""
+        self._ends.set()
+
     def release(self) -> None:
         """Let go, so that the next holder need not wait; where the store is gone, the lease ends by itself."""
         self._ends.set()

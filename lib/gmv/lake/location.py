@@ -255,8 +255,11 @@ def explanation(error: str) -> str | None:
 def _place(uri: str) -> Any:
     try:
         import s3fs  # noqa: F401
+        from fsspec.asyn import get_loop
         from upath import UPath
 
+        # Whoever asked gets the error; what a connection says of it besides would only be printed.
+        get_loop().set_exception_handler(lambda loop, context: None)
         # A cached listing would hide what arrived since.
         return UPath(uri, use_listings_cache=False)
     except ImportError:

@@ -273,26 +273,31 @@ def _ending(record: Record, held: lock.Lock) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
-        _end_unsuccessful(record, "interrupted", told)
+        _end_unsuccessful(record, held, "interrupted", told)
         raise GmvError(told) from None
     except GmvError as error:
-        _end_unsuccessful(
-            record, "refused" if isinstance(error, PublicationRefused) else "failed", str(error)
-        )
+        outcome = "refused" if isinstance(error, PublicationRefused) else "failed"
+        _end_unsuccessful(record, held, outcome, str(error))
         raise
     except BaseException as error:
-        _end_unsuccessful(record, "failed", f"{type(error).__name__}: {error}")
+        _end_unsuccessful(record, held, "failed", f"{type(error).__name__}: {error}")
         raise
     record.end("succeeded", record.message)
 
 
-def _end_unsuccessful(record: Record, outcome: str, message: str) -> None:
+def _end_unsuccessful(record: Record, held: lock.Lock, outcome: str, message: str) -> None:
     """Note such an end. Where the lake can't be reached any more, the run's own failure is what is told."""
+    held.stop_renewing()
     try:
         record.end(outcome, message)
     except Exception as error:
-        if not location.is_remote(record.lake) or location.explanation(location.chained(error)) is None:
+        if not _is_lost(record.lake, error):
             raise
+
+
+def _is_lost(lake: Path, error: Exception) -> bool:
+    """Whether an error is that an object store refuses or does not answer."""
+    return location.is_remote(lake) and location.explanation(location.chained(error)) is not None
 
 
 @contextlib.contextmanager
@@ -308,11 +313,13 @@ def _watched(request: Request, record: Record) -> Iterator[None]:
                 monitoring.note_run(Reader(record.lake), record.run, record.today, seconds)
                 alerts.after_run(record.lake, record.run, record.today, report if report.exists() else None)
             except Exception as error:
-                said = str(error).strip().partition("\n")[0]
-                print(
-                    f"gmv: the run ended as told, but its end could not be watched: {type(error).__name__}: {said}",
-                    file=sys.stderr,
-                )
+                if record.outcome == "succeeded" or not _is_lost(record.lake, error):  # else the run tells it
+                    said = str(error).strip().partition("\n")[0]
+                    print(
+                        "gmv: the run ended as told, but its end could not be watched: "
+                        f"{type(error).__name__}: {said}",
+                        file=sys.stderr,
+                    )
 
 
 def make_report(request: Request, show: Show) -> Path:
