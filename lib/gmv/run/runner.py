@@ -271,16 +271,19 @@ def _ending(record: Record, held: lock.Lock) -> Iterator[None]:
     """Note how a run ended."""
     try:
         yield
-    except KeyboardInterrupt:
-        told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
-        _end_unsuccessful(record, held, "interrupted", told)
-        raise GmvError(told) from None
-    except GmvError as error:
-        outcome = "refused" if isinstance(error, PublicationRefused) else "failed"
-        _end_unsuccessful(record, held, outcome, str(error))
-        raise
     except BaseException as error:
-        _end_unsuccessful(record, held, "failed", f"{type(error).__name__}: {error}")
+        outcome, told = (
+            "failed",
+            str(error) if isinstance(error, GmvError) else f"{type(error).__name__}: {error}",
+        )
+        if isinstance(error, PublicationRefused):
+            outcome = "refused"
+        elif held.loss or isinstance(error, KeyboardInterrupt):  # a lost lease ends notebooks, too
+            outcome = "interrupted"
+            told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
+        _end_unsuccessful(record, held, outcome, told)
+        if outcome == "interrupted":
+            raise GmvError(told) from error
         raise
     record.end("succeeded", record.message)
 
