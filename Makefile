@@ -34,7 +34,7 @@ example: $(READY) ## Make an example whose numbers change: eight deliveries, a r
 	@$(BIN)/python -m gmv.run.example
 
 test: $(READY) ## Run every test: rules, notebooks under nbval, README's commands
-	@$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest tests -rs --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest --nbval-lax notebooks
 
 crash-test: $(READY) ## Kill a run at every commit, in every way; the next one must finish it (an hour or two)
@@ -101,11 +101,16 @@ $(BIN)/versitygw: | $(READY)
 	@command -v go >/dev/null || { echo "Go is missing, so the S3 server for tests can't be built: see https://go.dev/doc/install."; exit 1; }
 	@GOBIN=$(abspath $(BIN)) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
-s3-test: setup-s3 gateway ## Run the pipeline on a real S3 server: sample, correction, two writers, a server that goes away
-	@GMV_CLOUD_TESTS=s3 $(BIN)/python -m pytest tests/test_s3.py tests/test_s3_runs.py
+S3_TESTS := tests/test_s3.py tests/test_s3_runs.py tests/test_engines.py tests/test_export.py tests/test_location.py
+RULE_TESTS := tests/test_pipeline.py tests/test_corpus.py tests/test_runs.py tests/test_retraction.py \
+  tests/test_properties.py tests/test_stateful.py
 
-cluster-test: setup-s3 gateway ## Run the pipeline on a Spark cluster of a master and two workers, its lake in S3
-	@GMV_CLOUD_TESTS=cluster $(BIN)/python -m pytest tests/test_cluster.py
+s3-test: setup-s3 gateway ## Test runs on a real S3 server: rules, kills, two writers, each failure of a store (half an hour)
+	@GMV_CLOUD_TESTS=s3 $(BIN)/python -m pytest -rs $(S3_TESTS)
+	@TEST_LAKES_IN=s3 $(BIN)/python -m pytest -rs $(RULE_TESTS)
+
+cluster-test: setup-s3 gateway ## Test runs on a Spark cluster of a master and two workers, their lake in S3 (minutes)
+	@GMV_CLOUD_TESTS=cluster $(BIN)/python -m pytest -rs tests/test_cluster.py
 
 sql: $(READY) ## Generate the analysts' SQL in sql/ anew
 	@$(BIN)/python -m gmv.warehouse

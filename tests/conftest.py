@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import object_store
+import pipeline
 import pytest
+from gmv.lake import location
 from gmv.lake import spark as spark_server
 
 LONGEST = (
@@ -25,7 +28,25 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def _s3_of_suite(tmp_path_factory):
+    """With TEST_LAKES_IN=s3: the S3 server that holds every `TestLake`, for the Spark server to find."""
+    if not pipeline.IN_S3:
+        yield
+        return
+    with (
+        object_store.running(tmp_path_factory.mktemp("s3")) as running,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for name, value in running.environment().items():
+            patch.setenv(name, value)
+        for zone in sorted(set(location.ZONES.values())):
+            running.make_bucket(f"tests-{zone}")
+        yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, _s3_of_suite):
     """A local Spark server that the tests and the notebooks they execute share."""
     log = tmp_path_factory.mktemp("spark") / "spark.log"
     with spark_server.SparkServer(None, log) as running, running.in_use():
@@ -43,9 +64,7 @@ def spark(server):
 @pytest.fixture
 def lake(tmp_path, spark):
     """An empty lake with its landing folder, driven by the notebooks' own code."""
-    from pipeline import TestLake
-
-    return TestLake(tmp_path)
+    return pipeline.TestLake(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +90,6 @@ def receiver():
 @pytest.fixture
 def store(tmp_path_factory, monkeypatch):
     """An S3 server of the test's own, which AWS's standard chain finds."""
-    import object_store
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

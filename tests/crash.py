@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from gmv.lake import faults, lock
+from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, FILES, TABLES, Table
 from pipeline import events
@@ -115,11 +115,18 @@ def all_cases() -> list[Case]:
 
 
 class Scene:
-    """A lake with its landing and runs folders, and the command line on it."""
+    """A lake with its landing and runs folders, and the command line on it.
 
-    def __init__(self, folder: Path) -> None:
-        self.lake, self.landing, self.runs = folder / "lake", folder / "landing", folder / "runs"
+    Args:
+        folder: for all of them; made if it is missing.
+        place: for all of them instead, in an object store.
+    """
+
+    def __init__(self, folder: Path, place: Path | None = None) -> None:
+        self.place = place or folder
+        self.lake, self.landing, self.runs = (self.place / name for name in ("lake", "landing", "runs"))
         self.pause_file = folder / "paused"
+        folder.mkdir(parents=True, exist_ok=True)
         self.landing.mkdir(parents=True, exist_ok=True)
 
     def options(self) -> list[str]:
@@ -229,6 +236,11 @@ def deliver_corrections(scene: Scene) -> None:
 
 
 def copy_of(scene: Scene, folder: Path) -> Scene:
+    """The same in another folder, or in a place of its name beside the scene's."""
+    if location.is_remote(scene.place):
+        place = scene.place.parent / folder.name
+        location.filesystem().copy(str(scene.place), str(place), recursive=True)
+        return Scene(folder, place)
     for name in ("lake", "landing", "runs"):
         if getattr(scene, name).exists():
             shutil.copytree(getattr(scene, name), folder / name, dirs_exist_ok=True)

@@ -1,14 +1,19 @@
-"""A real S3 server for tests: versitygw on the loopback address, on a folder of its own."""
+"""A real S3 server for tests: versitygw on the loopback address, on a folder of its own, with users and policies."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,12 +31,13 @@ class ObjectStore:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        for part in ("data", "meta"):
+        for part in ("data", "meta", "iam"):
             (folder / part).mkdir()
         self.start()
 
     def start(self) -> None:
-        command = [GATEWAY, "--port", f"127.0.0.1:{self.port}", "--quiet", "posix"]
+        command = [GATEWAY, "--port", f"127.0.0.1:{self.port}", "--quiet"]
+        command += ["--iam-dir", str(self.folder / "iam"), "--iam-cache-disable", "posix"]
         command += ["--sidecar", str(self.folder / "meta"), str(self.folder / "data")]
         with (self.folder / "gateway.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -54,6 +60,16 @@ class ObjectStore:
         self._process.kill()
         self._process.wait()
 
+    def freeze(self) -> None:
+        """Let connections come and requests hang."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def environment(self) -> dict[str, str]:
         """What AWS's standard chain needs to find it."""
         return {
@@ -71,9 +87,119 @@ class ObjectStore:
         location.filesystem().call_s3("create_bucket", Bucket=name)
         return name
 
+    def make_user(self, name: str) -> dict[str, str]:
+        """A user who may do nothing yet; what the standard chain needs to be that user."""
+        secret = secrets.token_hex(16)
+        by_root = {"ADMIN_ACCESS_KEY_ID": self.access, "ADMIN_SECRET_ACCESS_KEY": self.secret}
+        command = [GATEWAY, "admin", "--region", "us-east-1", "--endpoint-url"]
+        command += [f"http://127.0.0.1:{self.port}", "create-user", "--role", "user"]
+        command += ["--access", name, "--secret", secret]
+        subprocess.run(command, env={**os.environ, **by_root}, check=True, capture_output=True)
+        return {"AWS_ACCESS_KEY_ID": name, "AWS_SECRET_ACCESS_KEY": secret}
+
+    def allow(self, user: str, bucket: str, actions: Mapping[str, Sequence[str]]) -> None:
+        """Let a user do this in a bucket, and nothing else there.
+
+        Args:
+            actions: by what they are done to: the empty text for the bucket, else keys such as `lake/*`.
+        """
+        from gmv.lake import location
+
+        statements = [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": [user]},
+                "Action": list(allowed),
+                "Resource": [f"arn:aws:s3:::{bucket}" + (f"/{keys}" if keys else "")],
+            }
+            for keys, allowed in actions.items()
+        ]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        location.filesystem().call_s3("put_bucket_policy", Bucket=bucket, Policy=policy)
+
+
+class Gate:
+    """A door before the server: it passes bytes through, until it is told to give one answer to everybody.
+
+    Args:
+        port: the server's.
+        delay: seconds that requests take longer, as on the way to a store that is far away.
+    """
+
+    def __init__(self, port: int, delay: float = 0) -> None:
+        self._behind, self._delay = port, delay
+        self._answer = b""
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def answer(self, status: str, code: str, message: str) -> None:
+        """From now on, each request gets this error, in the words of S3."""
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
+        self._answer = head.encode() + b"Connection: close\r\n\r\n" + body
+        self._break_off()
+
+    def pass_on(self) -> None:
+        """Pass bytes through again."""
+        self._answer = b""
+
+    def close(self) -> None:
+        self._listener.close()
+        self._break_off()
+
+    def _break_off(self) -> None:
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._attend, args=(client,), daemon=True).start()
+
+    def _attend(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            if self._answer:
+                _read_request(client)
+                client.sendall(self._answer)
+                return
+            with socket.create_connection(("127.0.0.1", self._behind)) as server:
+                self._open |= {client, server}
+                back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+                back.start()
+                _pump(client, server, self._delay)
+                back.join()
+                self._open -= {client, server}
+
+
+def _read_request(client: socket.socket) -> None:
+    """Read a request to its end: an answer to half of one may get lost."""
+    with client.makefile("rb") as lines:
+        length = 0
+        while (line := lines.readline().strip()) != b"":
+            name, _, value = line.lower().partition(b":")
+            if name == b"content-length":
+                length = int(value)
+            if name == b"expect":
+                client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        lines.read(length)
+
+
+def _pump(source: socket.socket, target: socket.socket, delay: float = 0) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            time.sleep(delay)
+            target.sendall(data)
+    for one in (source, target):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
 
 @contextmanager
-def running(folder: Path):
+def running(folder: Path) -> Iterator[ObjectStore]:
     """A server that is stopped at the end; the test is skipped where it can't be had."""
     pytest.importorskip("s3fs", reason="S3 needs more packages: make setup-s3")
     if not Path(GATEWAY).exists():

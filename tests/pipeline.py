@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -12,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from gmv import retraction
+from gmv.lake import location
 from gmv.lake.reader import Reader
 from gmv.notebook import new_run_id
 from gmv.settings import PROJECT, settings
@@ -19,6 +21,9 @@ from model import Event, ProductItem, Purchase, PurchaseExtraInfo
 from strategies import write_csv
 
 LAYERS = ("01_bronze", "02_silver", "03_gold")
+IN_S3 = os.environ.get("TEST_LAKES_IN") == "s3"
+"""The switch by which the rules are tested on a lake over three buckets of a real S3 server: `make s3-test`."""
+_numbers = itertools.count(1)
 
 
 def code_cells(notebook: str) -> int:
@@ -98,6 +103,8 @@ class TestLake:
 
     def __init__(self, folder: Path) -> None:
         self.path, self.landing, self.runs_dir = folder / "lake", folder / "landing", folder / "runs"
+        if IN_S3:
+            self.path = location.location(f"s3://tests-{{zone}}/{next(_numbers)}/lake")
         self.landing.mkdir()
 
     def put(self, name: str, text: str | bytes) -> None:

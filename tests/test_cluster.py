@@ -15,10 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
-from gmv.lake import spark
+import test_engines
+from gmv.lake import faults, spark
 from gmv.lake.location import location
 from gmv.lake.reader import Reader
-from test_s3_runs import EXPECTED, GMV, Place
+from gmv.settings import settings
+from test_s3_runs import EXPECTED, Place
 
 pytestmark = [
     pytest.mark.skipif("GMV_CLOUD_TESTS" not in os.environ, reason="make cluster-test runs it"),
@@ -36,8 +38,12 @@ class Cluster:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
+        self._port = str(port)
         self.master = f"spark://127.0.0.1:{port}"
-        self._start("master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")
+        self.workers: list[subprocess.Popen] = []
+
+    def start(self) -> None:
+        self._start("master", "--host", "127.0.0.1", "--port", self._port, "--webui-port", "0")
         self.workers = [self._worker(f"127.0.0.{number}") for number in (2, 3)]
 
     def _worker(self, address: str) -> subprocess.Popen:
@@ -86,48 +92,70 @@ class Cluster:
 
 @pytest.fixture
 def place(store):
-    return Place(store)
+    made = Place(store)
+    made.environment |= store.environment()  # its lakes are more than one, so beyond the role
+    return made
 
 
 @pytest.fixture
 def cluster(place, tmp_path):
     running = Cluster(tmp_path, place.environment)
-    yield running
-    running.stop()
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
 
 
-def test_the_sample_and_a_load_whose_worker_is_killed_give_the_same_cents(place, cluster, tmp_path):
-    on_cluster = {"GMV_SPARK_MASTER": cluster.master}
+def test_the_sample_on_a_cluster_gives_the_same_cents_to_every_reader(place, cluster, tmp_path, monkeypatch):
     place.put_sample()
-    ran = place.gmv("run", **on_cluster)
+    ran = place.gmv("run", GMV_SPARK_MASTER=cluster.master)
     assert ran.returncode == 0, ran.stderr
-    assert place.gmv("show", "daily_gmv", "--format", "csv").stdout == EXPECTED
-    assert len(re.findall("Launched executor|Launching executor", _logs(tmp_path))) >= 2
+    assert place.published() == EXPECTED
+    assert len(re.findall("Launching executor", _logs(tmp_path))) >= 2, "both workers are at work"
+    for example in test_engines.OF_THE_NEWEST_VERSION:
+        assert test_engines.answer(example, "s3://acme-analytics/lake") == test_engines.PUBLISHED
 
-    purchases = int(os.environ.get("GMV_CLUSTER_PURCHASES", "200000"))
+    monkeypatch.setenv("GMV_SPARK_MASTER", cluster.master)
+    settings.cache_clear()
+    with spark.SparkServer(None, tmp_path / "connect.log") as elsewhere:
+        elsewhere.wait()
+        place.environment |= elsewhere.environment() | {"GMV_LAKE": "s3://acme-{zone}/by-connect"}
+        ran = place.gmv("run")
+    assert ran.returncode == 0, ran.stderr
+    assert place.published() == EXPECTED
+
+
+def test_a_load_whose_worker_is_killed_gives_the_same_cents(place, cluster, tmp_path):
     landing = tmp_path / "generated"
-    _generate(landing, purchases)
-    settings = {
+    _generate(landing, int(os.environ.get("CLUSTER_PURCHASES", "200000")))
+    environment = {
         "GMV_LANDING": str(landing),
         "GMV_LAKE": "s3://acme-{zone}/big",
         "GMV_RUNS_DIR": str(tmp_path / "runs"),
     }
-    running = subprocess.Popen(
-        [GMV, "run"],
-        env={**place.environment, **settings, **on_cluster},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert running.stderr is not None and running.stderr.readline().startswith("01_bronze")
-    time.sleep(5)  # silver is at work
+    paused = tmp_path / "paused"
+    pausing = {
+        faults.PAUSE_AT: "02_silver before silver/product_item_versions",
+        faults.PAUSE_FILE: str(paused),
+    }
+    running = place.start("run", **environment, **pausing, GMV_SPARK_MASTER=cluster.master)
+    while not paused.exists():
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.1)
+    paused.write_text("go")
+    time.sleep(1)  # tasks are at work
     cluster.kill(cluster.workers[0])
     _, told = running.communicate(timeout=2400)
     assert running.returncode == 0, told
-    local = {**settings, "GMV_LAKE": str(tmp_path / "local"), "GMV_RUNS_DIR": str(tmp_path / "runs2")}
-    assert place.gmv("run", **local).returncode == 0
+    (log,) = (tmp_path / "runs").glob("*/spark.log")
+    assert "Lost executor" in log.read_text(), "the worker was needed"
+    local = {"GMV_LAKE": str(tmp_path / "local"), "GMV_RUNS_DIR": str(tmp_path / "local-runs")}
+    ran = place.gmv("run", **environment | local)
+    assert ran.returncode == 0, ran.stderr
     question = "select transaction_date, subsidiary, gmv from gold.daily_gmv order by all"
     rows = Reader(location("s3://acme-{zone}/big")).rows(question)
-    assert rows and rows == Reader(tmp_path / "local").rows(question)
+    assert len(rows) > 10 and rows == Reader(tmp_path / "local").rows(question)
 
 
 def _logs(folder: Path) -> str:

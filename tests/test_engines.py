@@ -13,6 +13,7 @@ from gmv.lake import location, records
 from gmv.settings import PROJECT
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "engines.md").read_text(), re.DOTALL)
+OF_THE_NEWEST_VERSION = [example for example in EXAMPLES if "version=" not in example]
 PUBLISHED = [
     (dt.date(2023, 2, 8), "internacional", Decimal("554.50")),
     (dt.date(2023, 2, 18), "nacional", Decimal("778.55")),
@@ -20,7 +21,8 @@ PUBLISHED = [
 ]
 
 
-def _answer(example: str, lake: str) -> list[tuple]:
+def answer(example: str, lake: str) -> list[tuple]:
+    """The rows that an example finds, in order."""
     known: dict = {"lake": lake}
     exec(example, known)
     return sorted(tuple(row.values()) if isinstance(row, dict) else tuple(row) for row in known["rows"])
@@ -29,7 +31,7 @@ def _answer(example: str, lake: str) -> list[tuple]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.split("\n")[0])
 def test_each_reader_reads_a_folder_to_the_cent(example, tmp_path):
     small_lake.write_sample(tmp_path)
-    assert _answer(example, str(tmp_path)) == PUBLISHED
+    assert answer(example, str(tmp_path)) == PUBLISHED
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.split("\n")[0])
@@ -37,8 +39,8 @@ def test_each_reader_reads_s3_to_the_cent(example, store):
     lake = location.location(f"s3://{store.make_bucket('gmv')}/lake")
     rows = [dict(zip(tables.DAILY_GMV.column_names, row, strict=True)) for row in PUBLISHED]
     records.append(lake, tables.DAILY_GMV, rows)
-    assert _answer(example, str(lake)) == PUBLISHED
+    assert answer(example, str(lake)) == PUBLISHED
 
 
 def test_there_is_an_example_for_each_reader():
-    assert len(EXAMPLES) == 4
+    assert (len(EXAMPLES), len(OF_THE_NEWEST_VERSION)) == (4, 3)

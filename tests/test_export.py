@@ -12,6 +12,7 @@ import polars
 import pytest
 import small_lake
 from gmv import export
+from gmv.errors import GmvError, UsageError
 from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.publication import Window
@@ -87,6 +88,25 @@ def test_a_day_whose_file_was_deleted_is_written_again(lake, tmp_path):
     export.parquet(Reader(lake), tmp_path, Window())
     (tmp_path / "transaction_date=2023-02-18" / "daily_gmv.parquet").unlink()
     assert export.parquet(Reader(lake), tmp_path, Window()).written == ["2023-02-18"]
+
+
+def test_a_mistyped_lake_does_not_empty_what_was_exported(lake, tmp_path):
+    out = tmp_path / "out"
+    export.parquet(Reader(lake), out, Window())
+    for write in export.FORMATS.values():
+        with pytest.raises(
+            UsageError, match=r"^There is no gold/daily_gmv in .*/lakes: nothing was exported"
+        ):
+            write(Reader(tmp_path / "lakes"), out, Window())
+    assert _exported(out) == PUBLISHED
+
+
+def test_a_manifest_that_can_not_be_read_is_told_and_nothing_is_written(lake, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_manifest.json").write_text("{")
+    with pytest.raises(GmvError, match=r"_manifest\.json can't be read: .* bring it back, or empty"):
+        export.parquet(Reader(lake), tmp_path / "out", Window())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_manifest.json"]
 
 
 def test_csv_for_finance_is_exact(lake, tmp_path):

@@ -214,7 +214,7 @@ def test_a_file_that_is_retracted_before_silver_saw_it_never_counts(lake):
 
 def forget_progress(lake: TestLake) -> None:
     """As if the last step had been killed between its last commit and its note."""
-    delta = DeltaTable(lake.path / PROGRESS.path)
+    delta = DeltaTable(str(lake.path / PROGRESS.path))
     delta.restore(delta.version() - 1)
 
 

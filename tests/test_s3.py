@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from decimal import Decimal
+from pathlib import Path
 
+import object_store
 import pytest
-from gmv import landing, show, tables
+from gmv import doctor, landing, show, tables
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import lease, location, lock, records
 from gmv.lake.reader import Reader
@@ -71,9 +74,46 @@ def test_an_object_that_was_replaced_since_it_was_listed_waits(place):
         landing.sha256(file)
 
 
-def test_a_missing_bucket_and_a_wrong_secret_are_told_in_one_sentence(store, monkeypatch):
-    import object_store
+@pytest.mark.parametrize("failure", ["wrong bucket", "missing permission", "expired credential", "no server"])
+def test_each_failure_ends_in_one_sentence_with_the_last_numbers_in_place(store, failure, tmp_path):
+    for bucket in ("acme-raw", "acme-curated", "acme-analytics"):
+        store.make_bucket(bucket)
+    lake = location.location("s3://acme-{zone}/lake")
+    day = dt.date(2023, 2, 8)
+    rows = [{"transaction_date": day, "subsidiary": "nac", "gmv": Decimal("1.00")}]
+    records.replace_days(lake, [day], rows, {"run": "one"})
+    gate = object_store.Gate(store.port)
+    gate.answer("400 Bad Request", "ExpiredToken", "The provided token has expired.")
+    broken, sentence = {
+        "wrong bucket": (
+            {"GMV_LAKE": "s3://nobody-{zone}/lake"},
+            r"s3://nobody-\w+/lake: there is no such bucket",
+        ),
+        "missing permission": (store.make_user("nobody"), r"s3://acme-\w+/lake: permission is missing"),
+        "expired credential": (
+            {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{gate.port}"},
+            r"s3://acme-\w+/lake: the credentials have expired",
+        ),
+        "no server": (
+            {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+            r"s3://acme-\w+/lake: the object store does not answer",
+        ),
+    }[failure]
+    environment = {"GMV_LAKE": str(lake), "GMV_LANDING": str(SAMPLE), "GMV_RUNS_DIR": str(tmp_path)}
+    for command in ("run", "show daily_gmv", "status"):
+        told = subprocess.run(
+            [Path(sys.executable).with_name("gmv"), *command.split()],
+            env={**os.environ, **environment, **broken},
+            capture_output=True,
+            text=True,
+        )
+        assert (told.returncode, told.stdout) == (1, "")
+        assert re.fullmatch(f"gmv: {sentence}.*\n", told.stderr), f"{command}: {told.stderr}"
+    gate.close()
+    assert Reader(lake).rows("select * from gold.daily_gmv") == rows
 
+
+def test_a_missing_bucket_and_a_wrong_secret_are_told_in_one_sentence(store, monkeypatch):
     with pytest.raises(GmvError, match=r"^s3://nowhere/lake: there is no such bucket"):
         location.check(location.location("s3://nowhere/lake"))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
@@ -179,7 +219,7 @@ def test_a_holder_that_was_frozen_for_too_long_ends_itself_when_it_thaws(place, 
     holder.send_signal(signal.SIGCONT)
     _, told = holder.communicate(timeout=30)
     assert holder.returncode != 0
-    assert "The lease on the lake was lost (it is run two" in told
+    assert "The lease on the lake was lost: it is run two" in told
     assert not held.loss
     held.release()
 
@@ -188,11 +228,21 @@ def test_a_holder_that_can_not_reach_the_store_ends_itself(place, store, short_l
     holder = _hold(place, store)
     store.stop()
     _, told = holder.communicate(timeout=60)
-    assert holder.returncode != 0 and "The lease on the lake was lost" in told
+    assert holder.returncode != 0
+    assert "The lease on the lake was lost: the object store does not answer." in told
+
+
+def test_a_holder_whose_store_hangs_ends_itself(place, store, short_lease):
+    holder = _hold(place, store)
+    store.freeze()
+    _, told = holder.communicate(timeout=30)
+    store.thaw()
+    assert holder.returncode != 0
+    assert "The lease on the lake was lost: the object store does not answer." in told
 
 
 def test_a_store_that_honours_conditions_is_told_from_one_that_does_not(place, monkeypatch):
-    assert lease.check_conditions(place) == "conditional writes are honoured"
+    assert lease.check_conditions(place) == "honoured"
     assert location.objects(place) == []
     heedless = location.filesystem().call_s3
 
@@ -201,6 +251,13 @@ def test_a_store_that_honours_conditions_is_told_from_one_that_does_not(place, m
 
     monkeypatch.setattr(location.filesystem(), "call_s3", ignoring)
     with pytest.raises(GmvError, match="ignores conditional writes"):
-        lease.check_conditions(place)
-    with pytest.raises(GmvError, match="ignores conditional writes"):
         lease.acquire(place, "run one")
+    unfit = {
+        finding.what: finding.found for finding in doctor.examine(place, place, place) if not finding.fit
+    }
+    assert "this store ignores conditional writes" in unfit["Conditional writes"]
+    nowhere = location.location("s3://nowhere/lake")
+    unfit = {
+        finding.what: finding.found for finding in doctor.examine(nowhere, place, place) if not finding.fit
+    }
+    assert unfit == {"Lake": "s3://nowhere/lake: there is no such bucket. Make it, or name another."}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hcl2
 import pytest
+import test_s3_runs
 from gmv.settings import PROJECT
 
 TEXT = (PROJECT / "terraform" / "main.tf").read_text()
@@ -28,7 +29,7 @@ def _statements(policy: str) -> dict[str, list[str]]:
 def test_the_pipeline_reads_landing_and_can_not_change_it():
     may = _statements("pipeline")
     assert may["ReadLanding"] == ["s3:GetObject"]
-    assert "s3:PutObject" in may["WriteLakeRunsAndExport"]
+    assert may["WriteLakeRunsAndExport"] == test_s3_runs.WRITES, "with which whole runs are tested"
     assert set(may) == {"ListBuckets", "ReadLanding", "WriteLakeRunsAndExport"}
     written = TEXT.partition("written  = [")[2].partition("]")[0]
     assert "landing" not in written and "raw/lake" in written

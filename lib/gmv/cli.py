@@ -519,9 +519,14 @@ def _explained_by_store(error: Exception) -> str:
 
     chosen = [*sys.argv, settings().lake, settings().landing, settings().runs_dir]
     texts = [str(one).rpartition("=")[2] for one in chosen]
-    places = [str(location.location(text)) for text in texts if location.is_remote(text)]
-    told = location.explanation(location.chained(error)) if places else None
-    return f"{places[0]}: {told}" if told else ""
+    places = [location.location(text) for text in texts if location.is_remote(text)]
+    said = location.chained(error)
+    told = location.explanation(said) if places else None
+    if not told:
+        return ""
+    buckets = [one for place in places for one in location.over_buckets(place)]
+    named = (one for one in buckets if f"{one.split('/')[2]}/" in said or f"{one.split('/')[2]}?" in said)
+    return f"{next(named, places[0])}: {told}"
 
 
 def _request(

@@ -28,7 +28,8 @@ class Finding:
 
 
 def examine(lake: Path, landing: Path, runs_dir: Path) -> list[Finding]:
-    """Look at Java, Delta's jars, notebooks, folders, disk, the lake's tables and its lock."""
+    """Look at Java, Delta's jars, notebooks, folders, disk, and into the lake, where that can be reached."""
+    reached = _finding("Lake", lambda: _folder(lake))
     return [
         _finding("Python", _python),
         _finding("Java", lambda: f"{spark.java()} (version {spark.java_version(spark.java())})"),
@@ -37,14 +38,17 @@ def examine(lake: Path, landing: Path, runs_dir: Path) -> list[Finding]:
         _finding("Class archive", _class_archive),
         _finding("Notebooks", _notebooks),
         _finding("Landing folder", lambda: _folder(landing, must_exist=True, to_write=False)),
-        _finding("Lake", lambda: _folder(lake)),
+        reached,
         _finding("Runs folder", lambda: _folder(runs_dir)),
         _finding("Disk", lambda: _disk(lake)),
-        *(
-            [_finding("Conditional writes", lambda: lease.check_conditions(lake))]
-            if location.is_remote(lake)
-            else []
-        ),
+        *(_of_lake(lake) if reached.fit else []),
+    ]
+
+
+def _of_lake(lake: Path) -> list[Finding]:
+    conditions = [_finding("Conditional writes", lambda: lease.check_conditions(lake))]
+    return [
+        *(conditions if location.is_remote(lake) else []),
         _finding("Lock", lambda: _lock(lake)),
         *(_finding(table.path, lambda table=table: _table(lake, table)) for table in TABLES),  # type: ignore[misc]
     ]
@@ -55,6 +59,10 @@ def _finding(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, True, look())
     except GmvError as unfit:
         return Finding(what, False, str(unfit))
+    except Exception as error:
+        if told := location.explanation(location.chained(error)):
+            return Finding(what, False, told)
+        raise
 
 
 def _python() -> str:

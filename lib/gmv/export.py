@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from gmv import show
+from gmv.errors import GmvError, UsageError
 from gmv.lake import location, records
 from gmv.lake.reader import Reader
 from gmv.publication import Window
@@ -50,7 +51,12 @@ def parquet(reader: Reader, target: Path, window: Window) -> Exported:
 
     Returns:
         The days, as YYYY-MM-DD.
+
+    Raises:
+        UsageError: nothing was ever published in this lake, so that it may be the wrong one; or `target` is a file.
+        GmvError: the manifest that is there can't be read.
     """
+    _require(reader, target)
     schema = records.arrow_schema(DAILY_GMV)
     schema = schema.remove(schema.get_field_index("transaction_date"))
     before = _manifest(target).get("days", {})
@@ -78,7 +84,11 @@ def csv(reader: Reader, target: Path, window: Window) -> Exported:
 
     Returns:
         The file's name: `daily_gmv.csv`, or with the window's days `daily_gmv_2023-02-01_2023-02-28.csv`.
+
+    Raises:
+        UsageError, GmvError: as `parquet`.
     """
+    _require(reader, target)
     of_window = f"_{window.start_date}_{window.end_date}" if window.start_date else ""
     name = f"daily_gmv{of_window}.csv"
     rows = show.rows(reader, DAILY_GMV, window.start_date, window.end_date)
@@ -90,6 +100,13 @@ def csv(reader: Reader, target: Path, window: Window) -> Exported:
         _replace(target, name, content)
     _write_manifest(target, reader, {**files, name: facts}, what="files")
     return Exported([] if is_same else [name], [name] if is_same else [], [])
+
+
+def _require(reader: Reader, target: Path) -> None:
+    if reader.version(DAILY_GMV) is None:  # else a mistyped lake would empty what was exported before
+        raise UsageError(f"There is no {DAILY_GMV.path} in {reader.lake}: nothing was exported.")
+    if not location.is_remote(target) and target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is not a folder: nothing was exported. Name another by --to.")
 
 
 def _by_day(reader: Reader, window: Window) -> dict[str, list[dict[str, Any]]]:
@@ -110,7 +127,12 @@ def _facts(file: str, content: bytes, rows: list[dict[str, Any]]) -> dict[str, A
 
 def _manifest(target: Path) -> dict[str, Any]:
     manifest = target / MANIFEST
-    return json.loads(manifest.read_text()) if manifest.exists() else {}
+    try:
+        return json.loads(manifest.read_text()) if manifest.exists() else {}
+    except ValueError as error:
+        raise GmvError(
+            f"{manifest} can't be read: {error}. It says which days were exported: bring it back, or empty {target}."
+        ) from error
 
 
 def _write_manifest(target: Path, reader: Reader, entries: dict[str, Any], what: str = "days") -> None:
@@ -138,7 +160,7 @@ def _replace(target: Path, name: str, content: bytes) -> None:
 
 def _remove(file: Path) -> None:
     file.unlink(missing_ok=True)
-    if not location.is_remote(file):
+    if not location.is_remote(file) and not any(file.parent.iterdir()):
         file.parent.rmdir()
 
 

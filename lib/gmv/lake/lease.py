@@ -29,6 +29,7 @@ from gmv.settings import settings
 
 LEASE_OBJECT = "_lease"
 _RENEWALS_PER_LEASE = 10
+_GO_ON = "What was committed stays; run again."
 
 
 class Lease:
@@ -45,6 +46,10 @@ class Lease:
         self._keeper = threading.Thread(target=self._keep, name="gmv-lease", daemon=True)
         self._keeper.start()
 
+    def stop_renewing(self) -> None:
+        """Hold what is left of it, and end nothing when it has passed: nothing will be overwritten any more."""
+        self._ends.set()
+
     def release(self) -> None:
         """Let go, so that the next holder need not wait; where the store is gone, the lease ends by itself."""
         self._ends.set()
@@ -59,20 +64,20 @@ class Lease:
             asked = time.monotonic()
             # Another content each time, so that each renewal has another ETag.
             self._content = {**self._content, "renewal": self._content["renewal"] + 1}
+            why = ""
             try:
-                etag = _put(self._place, self._content, IfMatch=self._etag)
+                etag = _put(self._place, self._content, seconds / 4, IfMatch=self._etag)
+                if etag is None:
+                    why = f"it is {_holder(_read(self._place))} now. {_GO_ON}"
             except Exception as error:  # whatever it is: without an answer there is no lease
-                etag, why = "", str(error).splitlines()[0]
-            else:
-                why = f"it is {_holder(_read(self._place))} now"
+                etag, why = "", location.explanation(location.chained(error)) or f"{error}. {_GO_ON}"
             if etag:
                 self._etag, self._renewed = etag, asked
             elif self._ends.is_set():
                 return
             elif etag is None or time.monotonic() - self._renewed > seconds / 2:
-                self.loss = f"The lease on the lake was lost ({why}). What was committed stays; run again."
-                print(f"gmv: {self.loss}", file=sys.stderr, flush=True)
-                _end_this_process()
+                self.loss = f"The lease on the lake was lost: {why.splitlines()[0]}"
+                _end_this_process(self.loss)
                 return
 
 
@@ -126,12 +131,17 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lease:
 
 
 def check_conditions(lake: Path) -> str:
-    """Find out whether the store honours conditional writes, by an object that is removed again.
+    """Find out whether the lake's buckets honour conditional writes, by objects that are removed again.
 
     Raises:
-        GmvError: it does not.
+        GmvError: one does not.
     """
-    place = lake / f"_probe-{secrets.token_hex(8)}"
+    for place in location.over_buckets(lake):
+        _check_conditions(location.location(place) / f"_probe-{secrets.token_hex(8)}")
+    return "honoured"
+
+
+def _check_conditions(place: Path) -> None:
     with location.explained(place):
         try:
             _put(place, {}, IfNoneMatch="*")
@@ -140,14 +150,15 @@ def check_conditions(lake: Path) -> str:
                 raise _ignored(place)
         finally:
             location.filesystem().rm_file(str(place))
-    return "conditional writes are honoured"
 
 
-def _end_this_process() -> None:
+def _end_this_process(why: str) -> None:
     """As a polite kill or Ctrl-C does; with it end its notebooks and its Spark server."""
     is_kernel = "ipykernel" in sys.modules and "gmv.cli" not in sys.modules
-    by_term = is_kernel or callable(signal.getsignal(signal.SIGTERM))
-    os.kill(os.getpid(), signal.SIGTERM if by_term else signal.SIGINT)
+    is_told = callable(signal.getsignal(signal.SIGTERM))  # a run that is interrupted says why by itself
+    if not is_told:
+        print(f"gmv: {why}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM if is_kernel or is_told else signal.SIGINT)
 
 
 def _refuse_store_without_conditions(place: Path, content: dict[str, Any]) -> None:
@@ -162,12 +173,18 @@ def _ignored(place: Path) -> GmvError:
     )
 
 
-def _put(place: Path, content: dict[str, Any], **condition: str) -> str | None:
-    """Write the object if the condition holds; its ETag, or None where it did not hold."""
+def _put(place: Path, content: dict[str, Any], within: float = 60, **condition: str) -> str | None:
+    """Write the object if the condition holds; its ETag, or None where it did not hold.
+
+    Args:
+        within: seconds that the store has for its answer, retries included.
+    """
     bucket, _, key = str(place).removeprefix("s3://").partition("/")
     body = json.dumps(content).encode()
     try:
-        told = location.filesystem().call_s3("put_object", Bucket=bucket, Key=key, Body=body, **condition)
+        told = location.filesystem().call_s3(
+            "put_object", timeout=within, Bucket=bucket, Key=key, Body=body, **condition
+        )
         return told["ETag"]
     except OSError as error:
         if not _is_unmet(error):

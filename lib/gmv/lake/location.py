@@ -87,18 +87,45 @@ def objects(place: Path) -> list[StoredObject]:
         GmvError: they can't be listed.
     """
     check(place)
-    root: str = cast(Any, place).path
-    found = filesystem().find(root, detail=True)
+    bucket, _, prefix = str(place).removeprefix("s3://").partition("/")
+    prefix = prefix and prefix.rstrip("/") + "/"
     return [
         StoredObject(
-            key[len(root) + 1 :],
-            cast(Path, _place(f"s3://{key}")),
-            info["size"],
-            info["LastModified"].astimezone(dt.UTC).replace(tzinfo=None),
+            found["Key"].removeprefix(prefix),
+            cast(Path, _place(f"s3://{bucket}/{found['Key']}")),
+            found["Size"],
+            found["LastModified"].astimezone(dt.UTC).replace(tzinfo=None),
         )
-        for key, info in found.items()
-        if not key.endswith("/")
+        for found in _listed(bucket, prefix)
+        if not found["Key"].endswith("/")
     ]
+
+
+def _listed(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    # s3fs's own find and glob also look at the prefix as if it were an object, which a role need not be allowed.
+    more: dict[str, str] = {}
+    while True:
+        told = filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        yield from told.get("Contents", [])
+        if not told.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": told["NextContinuationToken"]}
+
+
+def newest(folder: Path, name: str) -> tuple[Path, dt.datetime] | None:
+    """The newest file of a name in the folders of a folder, and when it was written (UTC, without zone)."""
+    if is_remote(folder):
+        written = [
+            (found.location, found.modified_at)
+            for found in objects(folder)
+            if found.path.count("/") == 1 and found.path.endswith(f"/{name}")
+        ]
+    else:
+        written = [
+            (file, dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC).replace(tzinfo=None))
+            for file in folder.glob(f"*/{name}")
+        ]
+    return max(written, key=lambda one: one[1], default=None)
 
 
 def filesystem() -> Any:
@@ -118,10 +145,15 @@ def check(path: Path) -> None:
     """
     if not is_remote(path):
         return
-    for place in {str(path).replace("{zone}", zone) for zone in ZONES.values()}:
+    for place in over_buckets(path):
         bucket, _, prefix = place.removeprefix("s3://").partition("/")
         with explained(place):
             filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+
+
+def over_buckets(path: Path) -> list[str]:
+    """The places that make up a lake: one, or as many as it has buckets."""
+    return sorted({str(path).replace("{zone}", zone) for zone in ZONES.values()})
 
 
 def remove(folder: Path) -> None:
@@ -209,7 +241,7 @@ _EXPLANATIONS = (
     ),
     (
         r"EndpointConnection|ConnectTimeout|ReadTimeout|Connection refused|ConnectionClosed|ConnectionError|"
-        r"Could not connect|error sending request|Unable to execute HTTP request|ServerTimeout",
+        r"Could not connect|error sending request|Unable to execute HTTP request|ServerTimeout|FSTimeout",
         "the object store does not answer. What was committed stays; run again when it does.",
     ),
 )
@@ -223,8 +255,11 @@ def explanation(error: str) -> str | None:
 def _place(uri: str) -> Any:
     try:
         import s3fs  # noqa: F401
+        from fsspec.asyn import get_loop
         from upath import UPath
 
+        # Whoever asked gets the error; what a connection says of it besides would only be printed.
+        get_loop().set_exception_handler(lambda loop, context: None)
         # A cached listing would hide what arrived since.
         return UPath(uri, use_listings_cache=False)
     except ImportError:

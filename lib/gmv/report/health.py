@@ -14,6 +14,7 @@ import pandas as pd
 
 from gmv import problems
 from gmv.finality import IN_PROGRESS, PENDING, PROVISIONAL, SETTLED, Finality
+from gmv.lake import location
 from gmv.lake.reader import Reader
 from gmv.report import data
 
@@ -240,14 +241,14 @@ class Certified:
 def certificate(reader: Reader, runs_dir: Path) -> Certified:
     """What the newest certificate in the runs folder says; a sentence where there is none."""
     columns = ["compared", "rows", "different", "cents_apart"]
-    found = max(runs_dir.glob("*/certificate.json"), key=lambda path: path.stat().st_mtime, default=None)
-    if found is None:
+    newest = location.newest(runs_dir, "certificate.json")
+    if newest is None:
         return Certified(
             "No certificate: nobody has recomputed these numbers from bronze yet. The command gmv verify does.",
             pd.DataFrame(columns=columns),
         )
+    found, written = newest
     told: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
-    written = dt.datetime.fromtimestamp(found.stat().st_mtime, dt.UTC)
     changed = [path for path, version in told["versions"].items() if data.version_of(reader, path) != version]
     rows = [(one["what"], one["rows"], one["different"], one["cents_apart"]) for one in told["comparisons"]]
     frame = pd.DataFrame(rows, columns=columns).astype({"cents_apart": "Int64"})

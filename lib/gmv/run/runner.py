@@ -167,9 +167,11 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
             server.in_use() if server else contextlib.nullcontext(),
         ):
             session = spark.connect()
-            rebuilt = rebuilding.rebuild(Lake(request.lake, session), run_id, show)
-            if server:
-                session.stop()
+            try:
+                rebuilt = rebuilding.rebuild(Lake(request.lake, session), run_id, show)
+            finally:
+                if server:  # its client would look for it for minutes, once it has ended
+                    session.stop()
         record.steps["rebuild"].update(rebuilt.as_dict())
         with show("verify"):
             certificate = verify.verify(Reader(request.lake), record.today)
@@ -271,28 +273,36 @@ def _ending(record: Record, held: lock.Lock) -> Iterator[None]:
     """Note how a run ended."""
     try:
         yield
-    except KeyboardInterrupt:
-        told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
-        _end_unsuccessful(record, "interrupted", told)
-        raise GmvError(told) from None
-    except GmvError as error:
-        _end_unsuccessful(
-            record, "refused" if isinstance(error, PublicationRefused) else "failed", str(error)
-        )
-        raise
     except BaseException as error:
-        _end_unsuccessful(record, "failed", f"{type(error).__name__}: {error}")
+        outcome, told = (
+            "failed",
+            str(error) if isinstance(error, GmvError) else f"{type(error).__name__}: {error}",
+        )
+        if isinstance(error, PublicationRefused):
+            outcome = "refused"
+        elif held.loss or isinstance(error, KeyboardInterrupt):  # a lost lease ends notebooks, too
+            outcome = "interrupted"
+            told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
+        _end_unsuccessful(record, held, outcome, told)
+        if outcome == "interrupted":
+            raise GmvError(told) from error
         raise
     record.end("succeeded", record.message)
 
 
-def _end_unsuccessful(record: Record, outcome: str, message: str) -> None:
+def _end_unsuccessful(record: Record, held: lock.Lock, outcome: str, message: str) -> None:
     """Note such an end. Where the lake can't be reached any more, the run's own failure is what is told."""
+    held.stop_renewing()
     try:
         record.end(outcome, message)
     except Exception as error:
-        if not location.is_remote(record.lake) or location.explanation(location.chained(error)) is None:
+        if not _is_lost(record.lake, error):
             raise
+
+
+def _is_lost(lake: Path, error: Exception) -> bool:
+    """Whether an error is that an object store refuses or does not answer."""
+    return location.is_remote(lake) and location.explanation(location.chained(error)) is not None
 
 
 @contextlib.contextmanager
@@ -308,11 +318,13 @@ def _watched(request: Request, record: Record) -> Iterator[None]:
                 monitoring.note_run(Reader(record.lake), record.run, record.today, seconds)
                 alerts.after_run(record.lake, record.run, record.today, report if report.exists() else None)
             except Exception as error:
-                said = str(error).strip().partition("\n")[0]
-                print(
-                    f"gmv: the run ended as told, but its end could not be watched: {type(error).__name__}: {said}",
-                    file=sys.stderr,
-                )
+                if record.outcome == "succeeded" or not _is_lost(record.lake, error):  # else the run tells it
+                    said = str(error).strip().partition("\n")[0]
+                    print(
+                        "gmv: the run ended as told, but its end could not be watched: "
+                        f"{type(error).__name__}: {said}",
+                        file=sys.stderr,
+                    )
 
 
 def make_report(request: Request, show: Show) -> Path:
@@ -336,8 +348,8 @@ def make_report(request: Request, show: Show) -> Path:
 
 def last_report(runs_dir: Path) -> Path | None:
     """The newest run's report."""
-    location.check(runs_dir)
-    return max(runs_dir.glob("*/report.html"), key=lambda path: path.stat().st_mtime, default=None)
+    found = location.newest(runs_dir, "report.html")
+    return found[0] if found else None
 
 
 def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
