@@ -37,8 +37,8 @@ test: $(READY) ## Run every test: rules, notebooks under nbval, README's command
 	@$(BIN)/python -m pytest tests -rs --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest --nbval-lax notebooks
 
-crash-test: $(READY) ## Kill a run at every commit, in every way; the next one must finish it (an hour or two)
-	@$(BIN)/python tests/crash_matrix.py --write
+crash-test: $(READY) ## Kill a run at every commit, in every way; the next one must finish it; three rounds (hours)
+	@$(BIN)/python tests/crash_matrix.py --times 3 --write
 
 lint: $(READY) ## Check style, format and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ import pytest
 import small_lake
 from deltalake import DeltaTable
 from gmv import maintain, monitoring
-from gmv.errors import LakeLocked
+from gmv.errors import LakeLocked, UsageError
 from gmv.lake import lock, pruning, records
+from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.settings import settings
 from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, PURCHASE_EXTRA_INFO, RUNS, TABLES
@@ -178,6 +180,28 @@ def test_reader_near_some_purchases_opens_only_files_that_may_hold_them(tmp_path
     assert reader.sql(only_near).shape[0] == 10
     or_brought = reader.select(PURCHASE.versions, pruning.id_ranges(["105"]), or_of_runs=["run 2"])
     assert reader.sql(or_brought).shape[0] == 20
+
+
+@pytest.mark.parametrize("name", ["lake", "my {lake}* 100%?"])
+def test_spark_reads_the_files_of_the_newest_version_whatever_the_folder_is_called(tmp_path, spark, name):
+    for batch in (["1", "2"], ["3"]):
+        small_lake.write(tmp_path / name, PURCHASE.versions, [{"purchase_id": one} for one in batch])
+    lake = Lake(tmp_path / name, spark)
+
+    def ids(near: Sequence[tuple[str, str]] = ()) -> list[str]:
+        return sorted(row.purchase_id for row in lake.read(PURCHASE.versions, near).collect())
+
+    assert ids() == ["1", "2", "3"]
+    assert ids([("2", "2")]) == ["2"]
+    DeltaTable(tmp_path / name / PURCHASE.versions.path).delete("purchase_id = '1'")
+    assert ids() == ["2", "3"]
+    assert lake.read(PURCHASE.latest).collect() == []
+
+
+def test_a_folder_that_delta_rs_can_not_write_below_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(UsageError, match=r"delta-rs can't write below a folder with \[ \] in its name"):
+        lock.acquire(tmp_path / "my [own] lake", "the test")
+    assert not list(tmp_path.iterdir())
 
 
 def test_bronze_counts_add_what_each_run_brought_once(tmp_path):

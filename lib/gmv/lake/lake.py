@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,14 +64,23 @@ class Lake:
     def exists(self, table: Table) -> bool:
         return DeltaTable.is_deltatable(str(self.path / table.path))
 
-    def read(self, table: Table) -> DataFrame:
-        """The table's rows; none while it does not exist."""
-        if not self.exists(table):
+    def read(self, table: Table, near: Sequence[Range] = ()) -> DataFrame:
+        """The table's rows; none while it does not exist.
+
+        Spark is given the files of the newest version, found by delta-rs: to replay a table's log by itself
+        takes Spark several jobs, and seconds, whatever is read then.
+
+        Args:
+            near: ranges of purchase_id; files that can't hold such are left out. Empty: all rows.
+        """
+        files = Reader(self.path).files(table, near)
+        if not files:
             return self.spark.createDataFrame([], _ddl(table))
-        path = str(self.path / table.path)
         if self._reads_little and records.count(self.path, table) > MANY_ROWS:
             self._expect_many_rows()
-        return self.spark.read.format("delta").load(path).select(*table.column_names)
+        as_paths = [re.sub(r"([\\\[\]{}*?])", r"\\\1", file) for file in files]  # Spark would expand patterns
+        rows = self.spark.read.schema(_ddl(table)).parquet(*as_paths).select(*table.column_names)
+        return rows.where(_within(F.col("purchase_id"), near)) if near else rows
 
     def few_of(
         self,
@@ -114,11 +124,9 @@ class Lake:
             few = self.few_of(table, condition, near=touched.ranges, **ids)
             if few is not None:
                 return few
-        rows = self.read(table)
+        rows = self.read(table, touched.ranges)
         if touched.ids is None or not self.exists(table):
             return rows
-        if touched.ranges:
-            rows = rows.where(_within(F.col("purchase_id"), touched.ranges))
         return rows.join(touched.ids.select("purchase_id"), "purchase_id", how="left_semi").select(
             *table.column_names
         )
@@ -159,7 +167,7 @@ class Lake:
         ranges = id_ranges([*few]) if few else []
         if few is not None:
             return self.rows_of(event.versions, Touched(self._ids(few), ranges, few))
-        return self._near(event.versions, ranges)
+        return self.read(event.versions, ranges)
 
     def touched_by(self, unfinished: Unfinished) -> Touched:
         """The purchases with a version that one of these bronze runs brought, or may have taken out."""
@@ -220,7 +228,7 @@ class Lake:
         of_these = f"purchase_id in (select purchase_id from silver.purchase where {on_days})"
         near = self._ranges_on(days, on_days)
         purchase, product_item, purchase_extra_info = (
-            self._near(event.latest, near) if found is None else found
+            self.read(event.latest, near) if found is None else found
             for event, found in (
                 (event, self.few_of(event.latest, condition, near=near, days=list(days)))
                 for event, condition in zip(EVENT_TABLES, (on_days, of_these, of_these), strict=True)
@@ -238,10 +246,6 @@ class Lake:
             days=list(days),
         )
         return id_ranges([end for row in ends for end in (row["low"], row["high"])])
-
-    def _near(self, table: Table, ranges: Sequence[Range]) -> DataFrame:
-        rows = self.read(table)
-        return rows.where(_within(F.col("purchase_id"), ranges)) if ranges else rows
 
     def _ids(self, few: Sequence[str]) -> DataFrame:
         return self.spark.createDataFrame(pa.table({"purchase_id": pa.array(few, pa.string())}), _IDS)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmv.errors import LakeLocked
+from gmv.errors import LakeLocked, UsageError
 from gmv.lake import location
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOCK_FILE = "_lock"
 _INHERITED = "GMV_LOCK_FD"
+_UNFIT = set("[]^|\\")
 
 
 class Lock:
@@ -71,7 +72,12 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
 
     Raises:
         LakeLocked: naming who holds it.
+        UsageError: no table can be written below a folder of that name.
     """
+    if not location.is_remote(lake) and (unfit := sorted(_UNFIT & set(str(lake)))):
+        raise UsageError(
+            f"The lake {lake}: delta-rs can't write below a folder with {' '.join(unfit)} in its name."
+        )
     folder = location.local_twin(lake)
     path = folder / LOCK_FILE
     if _is_inherited(path):

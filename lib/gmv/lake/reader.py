@@ -169,6 +169,14 @@ class Reader:
         self.versions[table.path] = delta.version()
         return delta
 
+    def files(self, table: Table, near: Sequence[Range] = ()) -> list[str]:
+        """Where the parquet files of the pinned version are; near some purchases: those that may hold them."""
+        delta = self._pinned(table)
+        if not delta:
+            return []
+        files = data_files(delta)
+        return _only(files, pruning.may_hold(delta, {"purchase_id": near})) if near else files
+
     def _files(self, delta: DeltaTable, table: Table) -> list[str]:
         files = data_files(delta)
         wanted = {
