@@ -9,14 +9,16 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pyarrow.dataset as ds
+from typing import TYPE_CHECKING
 
 from gmv import landing
 from gmv.errors import GmvError
 from gmv.lake import location, records
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, FILES, EventTable, event_table
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 STAGED = "_staged"
 """Folder in the lake where records wait between being parsed and being in bronze."""
@@ -138,6 +140,8 @@ def _outcome_of(
 
 def records_of(arrivals: Arrivals) -> dict[EventTable, ds.Dataset]:
     """The staged records as rows of the bronze tables; no entry for a table that nothing came for."""
+    import pyarrow.dataset as ds  # not for all who import this module: it takes pandas along
+
     return {
         event: ds.dataset(arrivals.staged[event.name], schema=landing.bronze_schema(event))
         for event in EVENT_TABLES

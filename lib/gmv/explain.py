@@ -17,8 +17,7 @@ from gmv import publication
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Place, Window
-from gmv.silver import STRIPPED
-from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, EventTable
+from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, STRIPPED, EventTable
 
 UNEXPLAINED = "unexplained"
 NOTHING = Decimal("0.00")

@@ -14,10 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from gmv import tables
-from gmv.tables import QUARANTINE, EventTable
-
-STRIPPED = " \u00a0\u202f\ufeff"
-"""Spaces, no-break spaces and byte-order marks: taken off around every value."""
+from gmv.tables import QUARANTINE, STRIPPED, EventTable
 
 # Java's `$` matches before a final line break, `\z` doesn't; `\d` is ASCII only.
 # A year 0000 is a placeholder of sources; Spark would read it, and Python can't show such a day.

@@ -14,6 +14,9 @@ UNKNOWN_SUBSIDIARY = "unknown"
 EARLIEST_PLAUSIBLE = "2000-01-01"
 """Transaction dates and times before this day are rejected as `implausible_date`."""
 
+STRIPPED = " \u00a0\u202f\ufeff"
+"""Spaces, no-break spaces and byte-order marks: taken off around every value of an event."""
+
 
 @dataclass(frozen=True)
 class Column:

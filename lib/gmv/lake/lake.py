@@ -22,8 +22,8 @@ from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.settings import settings
-from gmv.silver import STRIPPED, Rejects
-from gmv.tables import EVENT_TABLES, GMV_LEDGER, QUARANTINE, EventTable, Table
+from gmv.silver import Rejects
+from gmv.tables import EVENT_TABLES, GMV_LEDGER, QUARANTINE, STRIPPED, EventTable, Table
 
 MOST_ROWS_TO_COLLECT = 100_000
 """What bronze runs of up to so many records bring is written by delta-rs, at once; more is written by Spark."""

@@ -21,12 +21,10 @@ from gmv.tables import (
     PURCHASE,
     PURCHASE_EXTRA_INFO,
     QUARANTINE,
+    STRIPPED,
     UNKNOWN_SUBSIDIARY,
     EventTable,
 )
-
-STRIPPED = " \u00a0\u202f\ufeff"
-"""As `gmv.silver.STRIPPED`; that module needs Spark."""
 
 
 @dataclass(frozen=True)
