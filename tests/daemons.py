@@ -274,7 +274,7 @@ def test_airflow(tmp_path):
 
 
 def test_dagster(tmp_path):
-    with running("dagster", tmp_path, GMV_AT=in_minutes(4), DAGSTER_DISABLE_TELEMETRY="1") as dagster:
+    with running("dagster", tmp_path, GMV_AT=in_minutes(3), DAGSTER_DISABLE_TELEMETRY="1") as dagster:
         place = dagster.deployment
         days = {str(today())}
         wait_until(has_outcome(place, EXPECTED), "the tick has published")
@@ -340,7 +340,7 @@ def test_dagster(tmp_path):
 
 
 def test_prefect(tmp_path):
-    with running("prefect", tmp_path, GMV_AT=in_minutes(4), GMV_LATE_SECONDS="180") as prefect:
+    with running("prefect", tmp_path, GMV_AT=in_minutes(3), GMV_LATE_SECONDS="120") as prefect:
         place = prefect.deployment
         days = {str(today())}
         wait_until(has_outcome(place, EXPECTED), "the tick has published")
