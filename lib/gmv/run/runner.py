@@ -353,10 +353,13 @@ def last_report(runs_dir: Path) -> Path | None:
 
 
 def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
-    """The notebooks, in order; the next one's kernel starts while one is at work. What checks refuse is seen
-    in a report, too."""
+    """The notebooks, in order; the next one's kernel starts while one is at work.
+
+    What checks refuse to publish is seen in a report, too.
+    """
     facts = {notebook.FACTS_FOLDER: str(record.folder)}
     parameters = {**_parameters(request), "as_of_date": record.today.isoformat(), "run_id": record.run}
+    refused = None
     with _spark_for(held, record.folder / spark.LOG, is_small) as server:
         from gmv.run.kernels import Kernels  # while the server starts
 
@@ -369,24 +372,25 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
             reporting = None if request.is_rehearsal else readers
             try:
                 _publish(record, show, parameters, writers, reporting)
-            except PublicationRefused as refused:
-                if reporting:
-                    try:
-                        _report(request, record, show, parameters, reporting)
-                    except GmvError as error:
-                        raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
-                    refused.report = str(record.place / "report.html")
-                raise
+            except PublicationRefused as refusal:
+                refused = refusal
             if server:
                 server.ask_to_end()
             if reporting:
                 try:
-                    _report(request, record, show, parameters, reporting)
+                    with show(REPORT), record.timed(REPORT):
+                        _render_report(request, record.folder, parameters, reporting)
                 except GmvError as error:
+                    if refused:
+                        raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
                     raise GmvError(
                         f"The numbers are published, the report is not: {error} "
                         f"Make it with: gmv report --lake {request.lake}"
                     ) from error
+    if refused:
+        if reporting:
+            refused.report = str(record.place / "report.html")
+        raise refused
 
 
 def _publish(
@@ -402,13 +406,6 @@ def _publish(
                 reporting.start(REPORT)
             own = {**parameters, **accepting} if name == "03_gold" else parameters
             writers.execute(name, record.folder / f"{name}.ipynb", own)
-
-
-def _report(
-    request: Request, record: Record, show: Show, parameters: Mapping[str, str], kernels: Kernels
-) -> None:
-    with show(REPORT), record.timed(REPORT):
-        _render_report(request, record.folder, parameters, kernels)
 
 
 def _render_report(request: Request, folder: Path, parameters: Mapping[str, str], kernels: Kernels) -> None:
