@@ -97,15 +97,15 @@ def gmv_layers(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResu
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"checks": as_table(warnings)},
     )
-    days = record["steps"].get("03_gold", {}).get("days", {})
+    gold = record["steps"].get("03_gold", {})
     yield dg.MaterializeResult(
         "daily_gmv",
         metadata={
             "gmv run": run,
             **gmv_of(last),
-            "days": dg.MetadataValue.json(days),
-            "restated": dg.MetadataValue.json(record["steps"].get("03_gold", {}).get("changes", [])),
             **row_counts(rows, "gold"),
+            "restated": dg.MetadataValue.json(gold.get("changes", [])),
+            "days": dg.MetadataValue.json(gold.get("days", {})),
         },
     )
     yield dg.MaterializeResult("report", metadata={"gmv run": run, **report_of(record)})

@@ -78,7 +78,8 @@ def gmv_daily() -> None:
     def run() -> dict[str, Any]:
         """Take in what has arrived and publish; a failure that may pass is tried again."""
         context = get_current_context()
-        today = context["data_interval_end"].in_timezone(TIMEZONE).date()
+        tick = context.get("data_interval_end") or context["dag_run"].run_after  # by hand: no interval
+        today = pendulum.instance(tick).in_timezone(TIMEZONE).date()
         start, end = context["params"]["start_date"], context["params"]["end_date"]
         if context["dag_run"].run_type == "backfill" and not (start or end):
             start = end = str(today - timedelta(days=1))
@@ -141,11 +142,11 @@ def summary(record: dict[str, Any], day: date) -> dict[str, Any]:
         on: sum((Decimal(row["gmv"]) for row in rows if row["transaction_date"] == str(on)), Decimal("0.00"))
         for on in (before, day)
     }
-    steps, run = record["steps"], record["run"]
+    steps, run, report = record["steps"], record["run"], record["report"]
     return {
         "run": run,
         "outcome": record["outcome"],
-        "report": record["report"],
+        "report": Path(report).as_uri() if report and "://" not in report else report,
         "day": str(day),
         "gmv": str(gmv[day]),
         "change_to_day_before": str(gmv[day] - gmv[before]),
