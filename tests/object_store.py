@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,7 @@ class ObjectStore:
 
     def start(self) -> None:
         command = [GATEWAY, "--port", f"127.0.0.1:{self.port}", "--quiet"]
+        command += ["--access-log", str(self.folder / "access.log")]
         command += ["--iam-dir", str(self.folder / "iam"), "--iam-cache-disable", "posix"]
         command += ["--sidecar", str(self.folder / "meta"), str(self.folder / "data")]
         with (self.folder / "gateway.log").open("ab") as log:
@@ -80,6 +83,10 @@ class ObjectStore:
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def requests(self) -> Counter[str]:
+        """How many requests of each kind it has answered, by S3's names such as HeadObject."""
+        return Counter(re.findall(r" s3_(\w+) ", (self.folder / "access.log").read_text()))
 
     def make_bucket(self, name: str) -> str:
         from gmv.lake import location
@@ -214,7 +221,9 @@ def running(folder: Path) -> Iterator[ObjectStore]:
 def forget_connections() -> None:
     """Let the next request look at the environment anew."""
     from fsspec import AbstractFileSystem
+    from gmv.lake import location
     from s3fs import S3FileSystem
 
     for cache in (AbstractFileSystem, S3FileSystem):
         cache.clear_instance_cache()
+    location.filesystem_of_data.cache_clear()

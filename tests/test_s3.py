@@ -48,6 +48,16 @@ def test_published_days_are_written_and_read_to_the_cent_over_three_buckets(stor
     assert not any((store.folder / "data" / "acme-raw").iterdir())
 
 
+def test_what_a_data_file_is_like_is_asked_once(place, store):
+    rows = [{"step": "silver", "bronze_run": "one", "run": "one"}]
+    records.append(place, tables.PROGRESS, rows)
+    records.append(place, tables.PROGRESS, rows)
+    before = store.requests()["HeadObject"]
+    for _ in range(3):
+        assert len(Reader(place).rows("select * from monitoring.progress")) == 2
+    assert store.requests()["HeadObject"] - before == 2, "two files"
+
+
 def test_objects_of_landing_are_found_and_staged_as_files_are(place, tmp_path):
     for file in SAMPLE.iterdir():
         location.filesystem().put_file(str(file), str(place / "in" / file.name))

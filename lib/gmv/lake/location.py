@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from gmv.errors import GmvError, UsageError
 
@@ -129,12 +130,32 @@ def newest(folder: Path, name: str) -> tuple[Path, dt.datetime] | None:
 
 
 def filesystem() -> Any:
-    """The object store as an fsspec filesystem, which also serves DuckDB.
+    """The object store as an fsspec filesystem.
 
     Raises:
         GmvError: its packages are missing.
     """
     return cast(Any, _place("s3://any")).fs
+
+
+@lru_cache(maxsize=1)
+def filesystem_of_data() -> Any:
+    """The object store for DuckDB to read Delta's data files from: what they are like is asked once per process.
+
+    Such a file never changes. DuckDB asks a dozen times per file and query, which takes longer than reading it.
+    """
+    from s3fs import S3FileSystem
+
+    class DataFiles(S3FileSystem):
+        known: ClassVar[dict[str, dict[str, Any]]] = {}
+
+        async def _info(self, path: str, *given: Any, **options: Any) -> dict[str, Any]:
+            key = self._strip_protocol(path)
+            if key not in self.known:
+                self.known[key] = await super()._info(path, *given, **options)
+            return self.known[key]
+
+    return DataFiles(use_listings_cache=False)
 
 
 def check(path: Path) -> None:

@@ -74,7 +74,7 @@ class Reader:
         self.connection = duckdb.connect()
         self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
         if location.is_remote(lake):
-            self.connection.register_filesystem(location.filesystem())
+            self.connection.register_filesystem(location.filesystem_of_data())
 
     def of_runs(self, runs: Sequence[str]) -> Reader:
         """The same tables, for questions about what these bronze runs brought, whatever else the tables hold.
