@@ -41,7 +41,9 @@ class ObjectStore:
         command = [GATEWAY, "--port", f"127.0.0.1:{self.port}", "--quiet"]
         command += ["--access-log", str(self.folder / "access.log")]
         command += ["--iam-dir", str(self.folder / "iam"), "--iam-cache-disable", "posix"]
-        command += ["--sidecar", str(self.folder / "meta"), str(self.folder / "data")]
+        if not _has_attributes(self.folder):  # then an object and what is known of it are not replaced as one
+            command += ["--sidecar", str(self.folder / "meta")]
+        command += [str(self.folder / "data")]
         with (self.folder / "gateway.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -180,6 +182,15 @@ class Gate:
                 _pump(client, server, self._delay)
                 back.join()
                 self._open -= {client, server}
+
+
+def _has_attributes(folder: Path) -> bool:
+    """Whether files may have attributes here, in which the server keeps what it knows of an object."""
+    try:
+        os.setxattr(folder, "user.test", b"yes")
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _read_request(client: socket.socket) -> None:

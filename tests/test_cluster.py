@@ -43,29 +43,35 @@ class Cluster:
         self.workers: list[subprocess.Popen] = []
 
     def start(self) -> None:
-        self._start("master", "--host", "127.0.0.1", "--port", self._port, "--webui-port", "0")
+        self._start("master", "127.0.0.1", "--port", self._port)
         self.workers = [self._worker(f"127.0.0.{number}") for number in (2, 3)]
 
     def _worker(self, address: str) -> subprocess.Popen:
+        folder = str(self._folder / address)
         return self._start(
-            "worker", "--host", address, "--webui-port", "0", "--cores", "1", "--memory", "1g",
-            "--work-dir", str(self._folder / address), self.master,
-        )  # fmt: skip
+            "worker", address, "--cores", "1", "--memory", "1g", "--work-dir", folder, self.master
+        )
 
-    def _start(self, kind: str, *arguments: str) -> subprocess.Popen:
+    def _start(self, kind: str, address: str, *arguments: str) -> subprocess.Popen:
         log = self._folder / f"{kind}-{len(self._processes)}.log"
         process = subprocess.Popen(
             [
                 str(spark.java()),
                 "-Xmx512m",
+                "-Dspark.master.rest.enabled=false",
                 "--add-modules=jdk.incubator.vector",
                 *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in spark._OPENED_PACKAGES),
                 "-cp",
                 f"{spark._pyspark_home()}/jars/*",
                 f"org.apache.spark.deploy.{kind}.{kind.capitalize()}",
+                *("--host", address, "--webui-port", "0"),
                 *arguments,
             ],
-            env={**self._environment, "SPARK_HOME": str(spark._pyspark_home())},
+            env={
+                **self._environment,
+                "SPARK_HOME": str(spark._pyspark_home()),
+                "SPARK_LOCAL_IP": address,
+            },
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -18,15 +18,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import location
 from gmv.settings import settings
 
+_Answer = TypeVar("_Answer")
 LEASE_OBJECT = "_lease"
 _RENEWALS_PER_LEASE = 10
 _GO_ON = "What was committed stays; run again."
@@ -215,13 +217,24 @@ def _read(place: Path) -> _Seen | None:
             return told, await body.read()
 
     try:
-        told, body = sync(store.loop, get)
+        told, body = _unmixed(lambda: sync(store.loop, get))
     except FileNotFoundError as error:
         if "NoSuchBucket" in str(error.__cause__):
             raise
         return None
     now = parsedate_to_datetime(told["ResponseMetadata"]["HTTPHeaders"]["date"])
     return _Seen(json.loads(body), told["ETag"], (now - told["LastModified"]).total_seconds())
+
+
+def _unmixed(ask: Callable[[], _Answer]) -> _Answer:
+    """The answer; asked for again where one mixes what two writers wrote, as some stores' do."""
+    from botocore.exceptions import FlexibleChecksumError
+
+    for _ in range(4):
+        with contextlib.suppress(FlexibleChecksumError):
+            return ask()
+        time.sleep(0.1)
+    return ask()
 
 
 def _holder(seen: _Seen | None) -> str:
