@@ -15,6 +15,7 @@ from pathlib import Path
 
 import small_lake
 from deltalake import DeltaTable
+from gmv.lake import faults
 from gmv.settings import PROJECT
 from gmv.tables import PRODUCT_ITEM
 from receiver import Receiver
@@ -35,8 +36,11 @@ def environment_of(orchestrator: str) -> Path | None:
 class Process:
     """A program at work, what it says going to a file."""
 
-    def __init__(self, command: list[str], said: Path, environment: dict[str, str], cwd: Path) -> None:
+    def __init__(
+        self, command: list[str], said: Path, environment: dict[str, str], cwd: Path, pause_file: Path
+    ) -> None:
         self.said = said
+        self._pause_file = pause_file
         with said.open("wb") as file:
             self.popen = subprocess.Popen(
                 command,
@@ -56,6 +60,16 @@ class Process:
             assert time.monotonic() < deadline, f"no {pattern!r} in {seconds} s:\n{text[-3000:]}"
             time.sleep(0.2)
         return found
+
+    def wait_for_pause(self) -> None:
+        """Wait until a run in it waits at its `pause_at`."""
+        while not self._pause_file.exists():
+            assert self.popen.poll() is None, f"ended before: {self.said.read_text(errors='replace')[-3000:]}"
+            time.sleep(0.1)
+
+    def go_on(self) -> None:
+        """Let the run that waits go on."""
+        self._pause_file.write_text("go")
 
     def end(self, seconds: int = 1200) -> str:
         """Wait for its end; what it said. An exit code is in `popen.returncode`. What it started ends, too."""
@@ -109,11 +123,14 @@ class Deployment:
             updates={"purchase_value": price}, predicate="purchase_id = '78'"
         )
 
-    def start(self, *command: str | Path, name: str = "said", cwd: Path | None = None) -> Process:
-        """Start a program in this place."""
-        return Process(
-            [str(part) for part in command], self.folder / f"{name}.log", self.environment, cwd or self.folder
-        )
+    def start(
+        self, *command: str | Path, name: str = "said", cwd: Path | None = None, pause_at: str = ""
+    ) -> Process:
+        """Start a program in this place; the first run in it that gets to `pause_at` waits there (gmv.lake.faults)."""
+        pause_file = self.folder / f"{name}.paused"
+        pausing = {faults.PAUSE_AT: pause_at, faults.PAUSE_FILE: str(pause_file)} if pause_at else {}
+        said, environment = self.folder / f"{name}.log", self.environment | pausing
+        return Process([str(part) for part in command], said, environment, cwd or self.folder, pause_file)
 
     def published(self) -> str:
         """The published numbers, as CSV."""

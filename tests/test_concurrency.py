@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -16,7 +14,6 @@ import pytest
 from gmv import publication
 from gmv.errors import LakeLocked
 from gmv.lake import lock, records
-from gmv.lake.lake import at_the_same_time
 from gmv.lake.reader import Reader
 
 DAYS = [dt.date(2023, 3, 1) + dt.timedelta(n) for n in range(30)]
@@ -91,22 +88,3 @@ def test_a_lock_that_a_child_of_the_dead_holds_is_not_taken_over(tmp_path):
         lock.acquire(tmp_path, "too early")
     subprocess.run(["kill", "-9", died.stdout.strip()], check=True)
     lock.acquire(tmp_path, "the next one", wait_seconds=10).release()
-
-
-@pytest.mark.timeout(120)
-def test_an_interrupt_ends_what_spark_does_for_other_threads(spark):
-    """A run that lost its lake must not let a Spark server that outlives it go on."""
-    began = threading.Event()
-
-    def count_for_hours() -> None:
-        began.set()
-        spark.range(10**13).selectExpr("sum(id * id)").collect()
-
-    def interrupt() -> None:
-        began.wait()
-        time.sleep(2)
-        signal.raise_signal(signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        at_the_same_time([(count_for_hours,)])

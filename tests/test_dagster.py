@@ -30,13 +30,18 @@ def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(
     deployment.let_sample_arrive()
     deployment.break_lake()
     deployment.tell(receiver)
-    backfill = deployment.start(DAGSTER / "python", DRIVER, "backfill", *WINDOW.values(), name="backfill")
+    backfill = deployment.start(
+        *(DAGSTER / "python", DRIVER, "backfill", *WINDOW.values()),
+        name="backfill",
+        pause_at="03_gold after start",
+    )
     backfill.wait_for("gmv ended with 1: 02_silver failed")
     deployment.mend_lake()
-    backfill.wait_for(r"01_bronze +\d[\s\S]*01_bronze +\d")
+    backfill.wait_for_pause()
     deployment.environment["GMV_RETRY_SECONDS"] = "10"  # 70 s in all
     tick = deployment.start(DAGSTER / "python", DRIVER, "tick", "2023-02-24T06:00", name="tick")
     tick.wait_for("gmv ended with 4: ")
+    backfill.go_on()
     result = told(backfill.end())
     assert result["success"], result["failure"]
     result = told(tick.end())

@@ -103,8 +103,8 @@ def test_the_sample_runs_in_s3_to_the_cent_and_keeps_its_secrets(place, store):
     running = place.start("run")
     command_lines: set[str] = set()
     while running.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(running.pid).children(recursive=True):
+        for process in psutil.Process(running.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # nor has a zombie a command line
                 command_lines.add(" ".join(process.cmdline()))
         time.sleep(0.1)
     said, told = running.communicate()

@@ -501,10 +501,5 @@ def at_the_same_time(calls: Sequence[tuple[Any, ...]]) -> None:
         whatever the first of them raised, when all have ended.
     """
     with ThreadPoolExecutor(max_workers=max(1, len(calls))) as pool:
-        try:
-            for done in [pool.submit(call, *arguments) for call, *arguments in calls]:
-                done.result()
-        except KeyboardInterrupt:  # which reaches this thread alone
-            if spark := SparkSession.getActiveSession():
-                spark.interruptAll()
-            raise
+        for done in [pool.submit(call, *arguments) for call, *arguments in calls]:
+            done.result()
