@@ -142,14 +142,16 @@ def summary(record: dict[str, Any], day: date) -> dict[str, Any]:
         on: sum((Decimal(row["gmv"]) for row in rows if row["transaction_date"] == str(on)), Decimal("0.00"))
         for on in (before, day)
     }
+    change = gmv[day] - gmv[before]
     steps, run, report = record["steps"], record["run"], record["report"]
     return {
+        "headline": f"GMV of {day}: {gmv[day]:,.2f} ({change:+,.2f} to the day before)",
         "run": run,
         "outcome": record["outcome"],
         "report": Path(report).as_uri() if report and "://" not in report else report,
         "day": str(day),
         "gmv": str(gmv[day]),
-        "change_to_day_before": str(gmv[day] - gmv[before]),
+        "change_to_day_before": str(change),
         "days": steps.get("03_gold", {}).get("days", {}),
         "restated": steps.get("03_gold", {}).get("changes", []),
         "rows": {
