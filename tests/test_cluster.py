@@ -71,6 +71,7 @@ class Cluster:
                 **self._environment,
                 "SPARK_HOME": str(spark._pyspark_home()),
                 "SPARK_LOCAL_IP": address,
+                "SPARK_SCALA_VERSION": "2.13",  # as its start scripts set it
             },
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
