@@ -2,20 +2,23 @@
 
 After each kill: readers get the last published numbers; a plain `gmv run` completes; the second engine agrees;
 the tables are those of a run that was never killed. Ends with a table, which is also written as markdown.
+All rounds take hours, so each outcome is noted as it comes, and a matrix that was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +33,8 @@ from rich.progress import track
 from rich.table import Table
 
 PAGE = PROJECT / "docs" / "crash-matrix.md"
+NOTES = PROJECT / ".crash-matrix.jsonl"
+"""The outcomes of a matrix that has not come to its end, a line for each."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,30 @@ def try_case(case: Case, scene: Scene, before: dict, after: dict, expected: dict
     return Outcome(case, "", freed, finished)
 
 
+def _noted() -> list[Outcome]:
+    if not NOTES.exists():
+        return []
+    lines = [json.loads(line) for line in NOTES.read_text().splitlines()]
+    return [Outcome(**{**line, "case": Case(**line["case"])}) for line in lines]
+
+
 def main(
     only: Annotated[str, typer.Option(help="Only cases whose text holds this.")] = "",
     times: Annotated[int, typer.Option(help="How often the whole matrix is tried.", min=1)] = 1,
     jobs: Annotated[int, typer.Option(help="How many cases are tried at the same time.", min=1)] = 2,
-    write: Annotated[bool, typer.Option(help="Write docs/crash-matrix.md.")] = False,
+    write: Annotated[
+        bool, typer.Option(help="Write docs/crash-matrix.md, and go on with a matrix that was interrupted.")
+    ] = False,
 ) -> None:
     """Try all cases and print what came of each."""
     console = Console()
-    cases = [case for case in crash.all_cases() if only in str(case)]
-    with tempfile.TemporaryDirectory(prefix="gmv-crash-") as folder:
+    outcomes = _noted() if write else []
+    left = Counter({case: times for case in crash.all_cases() if only in str(case)})
+    left.subtract(outcome.case for outcome in outcomes)
+    cases = [case for number in range(times) for case in left if left[case] > number]
+    if outcomes:
+        console.print(f"{len(outcomes)} outcomes are in {NOTES.name}; {len(cases)} cases are left.")
+    with tempfile.TemporaryDirectory(prefix="gmv-crash-") as folder, ThreadPoolExecutor(jobs) as pool:
         first = Scene(Path(folder, "first"))
         crash.first_run(first)
         crash.deliver_corrections(first)
@@ -87,25 +106,29 @@ def main(
             shutil.rmtree(place)
             return outcome
 
-        with ThreadPoolExecutor(jobs) as pool:
-            running = [pool.submit(tried, number, case) for number, case in enumerate(cases * times)]
-            for done in track(
-                as_completed(running),
-                "Killing",
-                total=len(running),
-                console=console,
-                disable=not console.is_terminal,
-            ):
-                told = done.result()
-                console.print(
-                    f"{told.case}: {told.fault or 'as if never killed'} "
-                    f"(free after {told.seconds_to_free:.1f} s, finished in {told.seconds_to_finish:.0f} s)",
-                    highlight=False,
-                )
-        outcomes = [one.result() for one in running]
+        running = [pool.submit(tried, number, case) for number, case in enumerate(cases)]
+        for done in track(
+            as_completed(running),
+            "Killing",
+            total=len(running),
+            console=console,
+            disable=not console.is_terminal,
+        ):
+            told = done.result()
+            outcomes.append(told)
+            if write:
+                with NOTES.open("a") as notes:
+                    notes.write(json.dumps(asdict(told)) + "\n")
+            console.print(
+                f"{told.case}: {told.fault or 'as if never killed'} "
+                f"(free after {told.seconds_to_free:.1f} s, finished in {told.seconds_to_finish:.0f} s)",
+                highlight=False,
+            )
+    outcomes.sort(key=lambda one: list(left).index(one.case))
     _tell(console, outcomes)
     if write:
         PAGE.write_text(_page(outcomes, times))
+        NOTES.unlink(missing_ok=True)
     faults = [outcome for outcome in outcomes if outcome.fault]
     print(f"{len(outcomes) - len(faults)} passed, {len(faults)} failed")
     raise typer.Exit(1 if faults else 0)

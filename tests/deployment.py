@@ -89,7 +89,7 @@ class Deployment:
         self.folder = folder
         self.lake, self.landing, self.runs_dir = folder / "lake", folder / "landing", folder / "runs"
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("GMV_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(("GMV_", "SPARK_"))},
             "GMV_COMMAND": str(GMV),
             "GMV_LAKE": str(self.lake),
             "GMV_LANDING": str(self.landing),

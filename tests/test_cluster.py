@@ -23,7 +23,6 @@ from gmv.settings import settings
 from test_s3_runs import EXPECTED, Place
 
 pytestmark = [
-    pytest.mark.skipif("GMV_CLOUD_TESTS" not in os.environ, reason="make cluster-test runs it"),
     pytest.mark.skipif(not list(spark.S3_JARS.glob("*.jar")), reason="make setup-s3 brings Spark's S3 jars"),
     pytest.mark.timeout(3000),
 ]
@@ -71,6 +70,7 @@ class Cluster:
                 **self._environment,
                 "SPARK_HOME": str(spark._pyspark_home()),
                 "SPARK_LOCAL_IP": address,
+                "SPARK_SCALA_VERSION": "2.13",  # as its start scripts set it
             },
             stdout=log.open("wb"),
             stderr=subprocess.STDOUT,
@@ -132,6 +132,7 @@ def test_the_sample_on_a_cluster_gives_the_same_cents_to_every_reader(place, clu
     assert place.published() == EXPECTED
 
 
+@pytest.mark.skipif("GMV_CLOUD_TESTS" not in os.environ, reason="make cluster-test runs it")
 def test_a_load_whose_worker_is_killed_gives_the_same_cents(place, cluster, tmp_path):
     landing = tmp_path / "generated"
     _generate(landing, int(os.environ.get("CLUSTER_PURCHASES", "200000")))

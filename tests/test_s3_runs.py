@@ -54,7 +54,7 @@ class Place:
             store.allow("pipeline", bucket, MAY[bucket])
         self.lake = location.location("s3://acme-{zone}/lake")
         self.environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("SPARK_")},
             **self.role,
             "GMV_LAKE": str(self.lake),
             "GMV_LANDING": "s3://acme-raw/landing",

@@ -48,9 +48,20 @@ class Lease:
         self._keeper = threading.Thread(target=self._keep, name="gmv-lease", daemon=True)
         self._keeper.start()
 
-    def stop_renewing(self) -> None:
-        """Hold what is left of it, and end nothing when it has passed: nothing will be overwritten any more."""
+    def stop_renewing(self) -> bool:
+        """Renew once more, and then neither renew nor end anything when it has passed.
+
+        Returns:
+            Whether it could be renewed: the lake is this holder's, and can be written.
+        """
         self._ends.set()
+        self._keeper.join()
+        if not self.loss:
+            self._content = {**self._content, "renewal": self._content["renewal"] + 1}
+            with contextlib.suppress(Exception):  # whatever it is: the answer is no
+                self._etag = _put(self._place, self._content, 10, IfMatch=self._etag) or ""
+                return bool(self._etag)
+        return False
 
     def release(self) -> None:
         """Let go, so that the next holder need not wait; where the store is gone, the lease ends by itself."""

@@ -45,10 +45,13 @@ class Lock:
         """What a child process needs to know that it holds the lock too; give it `fd` by pass_fds."""
         return {_INHERITED: str(self.fd)}
 
-    def stop_renewing(self) -> None:
-        """Before a failed run's end is noted: to lose the lake meanwhile shall not interrupt that."""
-        if self._lease:
-            self._lease.stop_renewing()
+    def stop_renewing(self) -> bool:
+        """Before a failed run's end is noted: to lose the lake meanwhile shall not interrupt that.
+
+        Returns:
+            Whether the lake can still be written.
+        """
+        return self._lease.stop_renewing() if self._lease else True
 
     def release(self) -> None:
         """Let go. Without effect where the lock was inherited: it is the parent's to release."""

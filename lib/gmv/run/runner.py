@@ -292,7 +292,8 @@ def _ending(record: Record, held: lock.Lock) -> Iterator[None]:
 
 def _end_unsuccessful(record: Record, held: lock.Lock, outcome: str, message: str) -> None:
     """Note such an end. Where the lake can't be reached any more, the run's own failure is what is told."""
-    held.stop_renewing()
+    if not held.stop_renewing():
+        return
     try:
         record.end(outcome, message)
     except Exception as error:
