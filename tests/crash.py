@@ -179,6 +179,8 @@ class Scene:
     def kill(self, run: subprocess.Popen[str], victim: str) -> float:
         """Kill the victim of a run that waits, let the others go on, and wait until nobody holds the lake.
 
+        A run may end well without its server where it has no more work for it.
+
         Returns:
             How many seconds it took until the lake was free.
         """
@@ -198,7 +200,7 @@ class Scene:
         killed = time.monotonic()
         self.go_on()
         run.communicate(timeout=120)
-        assert run.returncode != 0, "the run succeeded although it was killed"
+        assert run.returncode or victim == "server", "the run succeeded although it was killed"
         lock.acquire(self.lake, "the test", wait_seconds=60).release()
         seconds = time.monotonic() - killed
         _, alive = psutil.wait_procs(family, timeout=20)
