@@ -7,6 +7,7 @@ All rounds take hours, so each outcome is noted as it comes, and a matrix that w
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def main(
     cases = [case for number in range(times) for case in left if left[case] > number]
     if outcomes:
         console.print(f"{len(outcomes)} outcomes are in {NOTES.name}; {len(cases)} cases are left.")
-    with tempfile.TemporaryDirectory(prefix="gmv-crash-") as folder, ThreadPoolExecutor(jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix="gmv-crash-") as folder, _pool(jobs) as pool:
         first = Scene(Path(folder, "first"))
         crash.first_run(first)
         crash.deliver_corrections(first)
@@ -132,6 +133,16 @@ def main(
     faults = [outcome for outcome in outcomes if outcome.fault]
     print(f"{len(outcomes) - len(faults)} passed, {len(faults)} failed")
     raise typer.Exit(1 if faults else 0)
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that begin nothing more when they are left, as by Ctrl-C."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _rows(outcomes: Sequence[Outcome]) -> list[list[str]]:

@@ -1,6 +1,6 @@
 """A Spark cluster of a master and two workers on this machine, made of PySpark's own classes; its lake in S3.
 
-`make cluster-test` runs it: it takes minutes.
+The sample in `make test`, where the S3 server is there; the load in `make cluster-test`, which takes minutes.
 """
 
 from __future__ import annotations
