@@ -14,6 +14,7 @@ from gmv.lake import spark as spark_server
 LONGEST = (
     "test_crash",
     "test_run_command",
+    "test_cluster",
     "test_fuzz",
     "test_readme",
     "test_stateful",

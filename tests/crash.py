@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
+from gmv.run import forking
 from gmv.tables import EVENT_TABLES, FILES, TABLES, Table
 from pipeline import events
 from strategies import write_csv
@@ -114,6 +115,10 @@ def all_cases() -> list[Case]:
     return cases
 
 
+def is_kernel(process: psutil.Process) -> bool:
+    return process.name() == forking.KERNEL or "ipykernel_launcher" in process.cmdline()
+
+
 class Scene:
     """A lake with its landing and runs folders, and the command line on it.
 
@@ -186,7 +191,7 @@ class Scene:
         """
         is_victim = {
             "runner": lambda process: process.pid == run.pid,
-            "kernel": lambda process: "ipykernel_launcher" in process.cmdline(),
+            "kernel": is_kernel,
             "server": lambda process: process.name() == "java",
         }[victim]
         victims: list[psutil.Process] = []

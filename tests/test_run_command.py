@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
+import crash
 import psutil
 import pytest
 from gmv.errors import GmvError, LakeLocked
@@ -202,13 +204,13 @@ def test_missing_landing_folder_is_an_error_of_one_sentence(tmp_path):
     assert "does not exist" in failed.stderr and "Traceback" not in failed.stderr
 
 
-def notebook_with(folder: Path, monkeypatch, source: str) -> None:
+def notebook_with(folder: Path, monkeypatch, source: str, name: str = "one") -> None:
     """Let the runner find one notebook of one cell."""
     import nbformat
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, folder / "one.ipynb")
+    nbformat.write(notebook, folder / f"{name}.ipynb")
     monkeypatch.setattr(kernels, "NOTEBOOKS", folder)
 
 
@@ -260,6 +262,9 @@ class EndedServer:
     def is_alive(self) -> bool:
         return False
 
+    def environment(self) -> dict[str, str]:
+        return {}
+
 
 def test_a_server_that_ended_ends_the_notebook_and_its_kernel(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(600)")
@@ -267,4 +272,42 @@ def test_a_server_that_ended_ends_the_notebook_and_its_kernel(tmp_path, monkeypa
     with pytest.raises(GmvError, match="its kernel or its Spark server died"):
         run_notebook(tmp_path, EndedServer())
     assert time.monotonic() - began < 60
-    assert not [child for child in psutil.Process().children() if "ipykernel_launcher" in child.cmdline()]
+    assert not [child for child in psutil.Process().children(recursive=True) if crash.is_kernel(child)]
+
+
+def test_a_kernel_has_what_it_imports_and_neither_its_names_nor_a_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("GMV_ALERT_URLS", "slack://of-nobody")
+    source = """
+    import sys
+    from pathlib import Path
+    seen = {**globals()}
+    assert "gmv.ledger" in sys.modules and "ledger" not in seen
+    assert b"of-nobody" not in Path("/proc/self/environ").read_bytes()
+    """
+    notebook_with(tmp_path, monkeypatch, textwrap.dedent(source) + "\nfrom gmv import ledger")
+    run_notebook(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "is_holder"), [("one", True), ("04_report", False)])
+def test_a_kernel_that_writes_holds_the_lock_and_the_reports_does_not(tmp_path, monkeypatch, name, is_holder):
+    held = lock.acquire(tmp_path / "lake", "the test")
+    lock_file = str(tmp_path / "lake" / lock.LOCK_FILE)
+    source = f"""
+    import os
+    open_files = [os.path.realpath(f"/proc/self/fd/{{fd}}") for fd in os.listdir("/proc/self/fd")]
+    assert ({lock_file!r} in open_files, "GMV_LOCK_FD" in os.environ) == ({is_holder}, {is_holder})
+    """
+    notebook_with(tmp_path, monkeypatch, textwrap.dedent(source), name)
+    with kernels.Kernels(tmp_path, {}, held) as running:
+        running.execute(name, tmp_path / "out.ipynb", {})
+    held.release()
+
+
+def test_without_the_process_to_fork_from_the_run_says_so(tmp_path, monkeypatch):
+    notebook_with(tmp_path, monkeypatch, "1")
+    with kernels.Kernels(tmp_path, {}) as running:
+        for child in psutil.Process().children():
+            if "gmv.run.forking" in child.cmdline():
+                child.kill()
+        with pytest.raises(GmvError, match="forked from has ended"):
+            running.execute("one", tmp_path / "out.ipynb", {})

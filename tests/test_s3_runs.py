@@ -123,7 +123,7 @@ def test_the_sample_runs_in_s3_to_the_cent_and_keeps_its_secrets(place, store):
 
     secret = place.role["AWS_SECRET_ACCESS_KEY"]
     assert any("SparkConnectServer" in one for one in command_lines)
-    assert any("ipykernel_launcher" in one for one in command_lines)
+    assert any("gmv.run.forking" in one for one in command_lines)
     assert secret not in "".join([*command_lines, said, told])
     files = [file for file in [*_files(store.folder / "data"), *_files(Path(os.environ["XDG_CACHE_HOME"]))]]
     names = {file.name for file in files}

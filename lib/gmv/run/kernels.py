@@ -1,4 +1,4 @@
-"""Notebooks executed by papermill, in kernels that inherit the lake's lock and can be started ahead."""
+"""Notebooks executed by papermill, in kernels that inherit the lake's lock."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
 from jupyter_core.paths import jupyter_runtime_dir
 from jupyter_core.utils import run_sync
 
-from gmv import errors
+from gmv import errors, notebook
 from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.lake.lock import Lock
 from gmv.lake.spark import SparkServer
+from gmv.run.forking import Origin
 from gmv.settings import PROJECT, settings
 
 _SECRET = ("GMV_ALERT_URLS",)
@@ -30,6 +32,8 @@ _SECRET = ("GMV_ALERT_URLS",)
 NOTEBOOKS = PROJECT / "notebooks"
 LOG = "kernels.log"
 """File in a run's folder for what kernels say beside their notebooks."""
+
+_SAVED_EVERY_SECONDS = 2
 
 _USES_SPARK = ("02_silver", "03_gold")
 
@@ -51,57 +55,60 @@ class Kernels:
         lock: Lock | None = None,
         server: SparkServer | None = None,
     ) -> None:
-        """Nothing is started yet.
+        """No kernel is started yet.
 
         Args:
             folder: where the notebooks are at work; what kernels say beside them goes to its LOG.
-            environment, lock, server: see `KernelManager`.
+            environment: variables for them, beside those of this process.
+            lock, server: for the notebooks that write; the report neither writes nor needs Spark.
         """
-        self._folder = folder
-        self._options: dict[str, Any] = {
-            "environment": environment,
-            "lock": lock,
-            "server": server,
-            "log": folder / LOG,
-        }
-        self._started: dict[str, KernelManager] = {}
+        self._folder, self._environment, self._lock, self._server = folder, environment, lock, server
+        self._origin: Origin | None = None
+        if sys.platform == "linux":
+            with (folder / LOG).open("ab") as log:
+                self._origin = Origin(_own_environment(), [lock.fd] if lock else [], log)
 
-    def start(self, name: str) -> None:
-        """Start a notebook's kernel, which imports what the notebook will; others may be at work meanwhile."""
-        kernel = KernelManager(kernel_name="python3", **self._options)
-        # In a namespace of their own: no name is left that the notebook has not imported itself.
-        lines = [f"exec({statement!r}, {{}})" for statement in _imports_of(name)]
-        self._started[name] = kernel
-        run_sync(kernel.start_kernel)(
-            cwd=str(self._folder),
-            extra_arguments=[
-                "--HistoryManager.hist_file=:memory:",
-                *(f"--IPKernelApp.exec_lines={line}" for line in lines),
-            ],
-        )
-
-    def execute(self, name: str, output: Path, parameters: Mapping[str, str]) -> None:
-        """Run a notebook in its kernel, and save it with its outputs, also when it fails.
+    def execute(self, name: str, output: Path, parameters: Mapping[str, str], then: str = "") -> None:
+        """Run a notebook in a kernel of its own, and save it with its outputs, also when it fails.
 
         Args:
             name: such as `02_silver`.
             output: the executed notebook.
             parameters: those of the notebook; empty texts mean their defaults.
+            then: the next notebook: what it imports is imported meanwhile.
 
         Raises:
             GmvError: what the notebook raised, or that its kernel died or did not answer in time.
         """
-        if name not in self._started:
-            self.start(name)
-        _execute(name, output, parameters, self._started[name])
-        run_sync(self._started.pop(name).end)(now=True)
+        is_report = name == notebook.REPORT
+        lock, server = (None, None) if is_report else (self._lock, self._server)
+        kernel = KernelManager(
+            kernel_name="python3",
+            environment={**self._environment, **(server.environment() if server else {})},
+            lock=lock,
+            server=server,
+            log=self._folder / LOG,
+            origin=self._origin,
+            imports=_imports_of(name),
+        )
+        try:
+            run_sync(kernel.start_kernel)(
+                cwd=str(self._folder), extra_arguments=["--HistoryManager.hist_file=:memory:"]
+            )
+            if self._origin and then:
+                self._origin.prepare(_imports_of(then))
+            _execute(name, output, parameters, kernel)
+        except BaseException:
+            run_sync(kernel.end)()
+            raise
+        run_sync(kernel.end)(now=True)
 
     def __enter__(self) -> Kernels:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._started:
-            run_sync(self._started.popitem()[1].end)()
+        if self._origin:
+            self._origin.close()
 
 
 class KernelManager(AsyncKernelManager):
@@ -114,6 +121,8 @@ class KernelManager(AsyncKernelManager):
         lock: Lock | None = None,
         server: SparkServer | None = None,
         log: Path | None = None,
+        origin: Origin | None = None,
+        imports: Sequence[str] = (),
         **options: Any,
     ) -> None:
         """Nothing is started yet.
@@ -124,6 +133,8 @@ class KernelManager(AsyncKernelManager):
                 its client would go on asking for many minutes.
             log: file for what the kernel says beside its notebook, such as that it was interrupted; without
                 it, it says it to the user.
+            origin: the process that the kernel is forked from; without it, it is started anew.
+            imports: what is imported there before.
             options: those of AsyncKernelManager.
         """
         # Without an absolute path the sockets would lie in the working folder, which kernel and runner need
@@ -134,12 +145,13 @@ class KernelManager(AsyncKernelManager):
         super().__init__(**{**options, **where})
         self._environment, self._lock, self._server, self._log = environment or {}, lock, server, log
         self._clients: list[AsyncKernelClient] = []
+        if origin:
+            self.provisioner = _ForkedProvisioner(origin, imports, parent=self, kernel_spec=self.kernel_spec)
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         lock = self._lock
         holding = {"pass_fds": (lock.fd,)} if lock else {}
-        own = {name: value for name, value in os.environ.items() if name not in _SECRET}
-        options["env"] = {**own, **(lock.environment() if lock else {}), **self._environment}
+        options["env"] = {**_own_environment(), **(lock.environment() if lock else {}), **self._environment}
         with self._log.open("ab") if self._log else contextlib.nullcontext() as said:
             await super().start_kernel(**{**options, **holding, "stderr": said})
 
@@ -163,6 +175,27 @@ class KernelManager(AsyncKernelManager):
                 client.stop_channels()
 
 
+class _ForkedProvisioner(LocalProvisioner):
+    """Has the kernel forked where jupyter_client's own would start it."""
+
+    def __init__(self, origin: Origin, imports: Sequence[str], **options: Any) -> None:
+        super().__init__(**options)
+        self._origin, self._imports = origin, imports
+
+    async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
+        forked = self._origin.fork(
+            self._imports,
+            cmd[cmd.index("ipykernel_launcher") + 1 :],
+            options["env"],
+            options["cwd"],
+            holds=options.get("pass_fds", ()),
+        )
+        self.process = forked  # type: ignore[assignment]
+        self.pid = forked.pid
+        self.cwd = options["cwd"]
+        return self.connection_info
+
+
 class ServedClient(AsyncKernelClient):
     """A kernel's client, to which the kernel is dead when its Spark server is."""
 
@@ -173,6 +206,34 @@ class ServedClient(AsyncKernelClient):
     # Only to whoever waits for a cell: the manager must know that the process lives, to end it.
     async def is_alive(self) -> bool:  # type: ignore[override]
         return (self._served_by is None or self._served_by.is_alive()) and await self._async_is_alive()
+
+
+def _engine() -> type:
+    """papermill's own engine, which saves the notebook before and after each cell, but not as often."""
+    from papermill.engines import NBClientEngine, NotebookExecutionManager
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(
+            cls, nb_man: NotebookExecutionManager, *args: Any, **options: Any
+        ) -> None:
+            save = nb_man.save
+
+            def save_now_and_then(**changed: Any) -> None:
+                if (nb_man.now() - nb_man.last_save_time).total_seconds() >= _SAVED_EVERY_SECONDS:
+                    save(**changed)
+
+            nb_man.save = save_now_and_then
+            try:
+                super().execute_managed_notebook(nb_man, *args, **options)
+            finally:
+                nb_man.save = save  # papermill saves it once more, however it ended
+
+    return Engine
+
+
+def _own_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _SECRET}
 
 
 def _imports_of(name: str) -> list[str]:
@@ -192,14 +253,17 @@ def _execute(name: str, output: Path, parameters: Mapping[str, str], kernel: Ker
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
+    papermill_engines.register("gmv", _engine())
     try:
         papermill.execute_notebook(
             NOTEBOOKS / f"{name}.ipynb",
             output,
             parameters=dict(parameters),
             cwd=str(output.parent),
+            engine_name="gmv",
             kernel_name="python3",
             progress_bar=False,
             start_timeout=settings().kernel_start_seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from gmv import bronze, monitoring, notebook, progress, publication, retraction,
 from gmv.errors import GmvError, PublicationRefused, UsageError
 from gmv.lake import faults, location, lock, spark
 from gmv.lake.reader import Reader
+from gmv.notebook import REPORT
 from gmv.publication import Window
 from gmv.quality.acceptance import Acceptance
 from gmv.run import alerts
@@ -34,7 +36,6 @@ its server compiles fully, which is slower to start and several times faster to 
 MAINTAINED_BYTES = 50_000_000
 """A run with so many bytes of new files is followed by maintenance."""
 
-REPORT = "04_report"
 
 NO_WINDOW = Window()
 
@@ -354,7 +355,7 @@ def last_report(runs_dir: Path) -> Path | None:
 
 
 def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_small: bool) -> None:
-    """The notebooks, in order; the next one's kernel starts while one is at work.
+    """The notebooks, in order; what the next one imports is imported while one is at work.
 
     What checks refuse to publish is seen in a report, too.
     """
@@ -365,22 +366,17 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
         from gmv.run.kernels import Kernels  # while the server starts
 
         faults.reach("after server start")
-        environment = facts | (server.environment() if server else {})
-        with (
-            Kernels(record.folder, environment, held, server) as writers,
-            Kernels(record.folder, facts) as readers,
-        ):
-            reporting = None if request.is_rehearsal else readers
+        with Kernels(record.folder, facts, held, server) as kernels:
             try:
-                _publish(record, show, parameters, writers, reporting)
+                _publish(record, show, parameters, kernels)
             except PublicationRefused as refusal:
                 refused = refusal
             if server:
                 server.ask_to_end()
-            if reporting:
+            if not request.is_rehearsal:
                 try:
                     with show(REPORT), record.timed(REPORT):
-                        _render_report(request, record.folder, parameters, reporting)
+                        _render_report(request, record.folder, parameters, kernels)
                 except GmvError as error:
                     if refused:
                         raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
@@ -389,24 +385,17 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
                         f"Make it with: gmv report --lake {request.lake}"
                     ) from error
     if refused:
-        if reporting:
+        if not request.is_rehearsal:
             refused.report = str(record.place / "report.html")
         raise refused
 
 
-def _publish(
-    record: Record, show: Show, parameters: Mapping[str, str], writers: Kernels, reporting: Kernels | None
-) -> None:
+def _publish(record: Record, show: Show, parameters: Mapping[str, str], kernels: Kernels) -> None:
     accepting = {name: record.parameters[name] for name in notebook.ACCEPTING if name in record.parameters}
-    writers.start(notebook.WRITERS[0])
-    for name, following in zip(notebook.WRITERS, (*notebook.WRITERS[1:], None), strict=True):
+    for name, following in itertools.pairwise((*notebook.WRITERS, REPORT)):
         with show(name), record.timed(name):
-            if following:
-                writers.start(following)
-            elif reporting:
-                reporting.start(REPORT)
             own = {**parameters, **accepting} if name == "03_gold" else parameters
-            writers.execute(name, record.folder / f"{name}.ipynb", own)
+            kernels.execute(name, record.folder / f"{name}.ipynb", own, then=following)
 
 
 def _render_report(request: Request, folder: Path, parameters: Mapping[str, str], kernels: Kernels) -> None:

@@ -1,0 +1,192 @@
+"""Kernels that are forked from one process, which has imported what their notebooks import.
+
+To import it anew costs each kernel more than a second of a core and a hundred megabytes; forked, it has the
+modules at once and shares their memory. Linux only: elsewhere a fork may not be used like that.
+
+This module is both sides: `Origin` for the run, and the program for the process itself, which must have no
+thread when it forks, so that it opens nothing and connects to nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from gmv.errors import GmvError
+from gmv.settings import settings
+
+KERNEL = "gmv-kernel"
+"""What a forked kernel is called in a list of processes."""
+_SET_NAME = 15  # of prctl
+
+
+class Origin:
+    """The process that kernels are forked from. It ends when it is closed, or when its owner ends."""
+
+    def __init__(self, environment: Mapping[str, str], inherited: Sequence[int], log: IO[bytes]) -> None:
+        """Start it; it has imported nothing yet.
+
+        Args:
+            environment: all of its variables; kernels have others.
+            inherited: open files that kernels may get.
+            log: takes what kernels say on their standard error.
+        """
+        self._inherited = inherited
+        self._line, its_end = socket.socketpair()
+        with its_end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gmv.run.forking", str(its_end.fileno())],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=[its_end.fileno(), *inherited],
+                start_new_session=True,
+                # As ipykernel would set it, before matplotlib is imported; and no threads for what is forked.
+                env={
+                    **environment,
+                    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                    "OPENBLAS_NUM_THREADS": "1",
+                },
+            )
+        self._line.settimeout(settings().kernel_start_seconds)
+        self._answers = self._line.makefile("r")
+
+    def prepare(self, imports: Sequence[str]) -> None:
+        """Let it execute import statements, and don't wait for it."""
+        self._ask({"imports": list(imports)})
+
+    def fork(
+        self,
+        imports: Sequence[str],
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: str,
+        holds: Sequence[int] = (),
+    ) -> Forked:
+        """A kernel, once the import statements are executed.
+
+        Args:
+            arguments: of ipykernel's command line.
+            environment: all of the kernel's variables.
+            folder: where it works.
+            holds: the inherited files that it keeps open.
+
+        Raises:
+            GmvError: the process has ended, or does not answer.
+        """
+        self._ask(
+            {
+                "imports": list(imports),
+                "arguments": list(arguments),
+                "environment": dict(environment),
+                "folder": folder,
+                "closed": [fd for fd in self._inherited if fd not in holds],
+            }
+        )
+        answer = ""
+        with contextlib.suppress(OSError):  # also where it ended before it had read what was asked
+            answer = self._answers.readline()
+        if not answer:
+            raise GmvError(
+                "The process that notebooks' kernels are forked from has ended or does not answer, perhaps for "
+                "want of memory. What was committed stays; run again to go on."
+            )
+        return Forked(int(answer))
+
+    def close(self) -> None:
+        """End it; kernels that still live end, too."""
+        self._answers.close()
+        self._line.close()
+        self._process.kill()  # whatever it is importing
+        self._process.wait()
+
+    def _ask(self, request: dict) -> None:
+        with contextlib.suppress(OSError):  # it has ended, which `fork` tells
+            self._line.sendall(json.dumps(request).encode() + b"\n")
+
+
+class Forked:
+    """A process that is not this one's child, with what jupyter_client asks of a `Popen`."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._handle = -1
+
+    def poll(self) -> int | None:
+        """None while it lives, then -1: how it ended is not known here."""
+        if self._handle < 0 or select.select([self._handle], [], [], 0)[0]:
+            return -1
+        return None
+
+    def wait(self) -> int:
+        if self._handle >= 0:
+            select.select([self._handle], [], [])
+            os.close(self._handle)
+            self._handle = -1
+        return -1
+
+    def send_signal(self, number: int) -> None:
+        if self._handle >= 0:
+            signal.pidfd_send_signal(self._handle, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+def _serve(line: socket.socket) -> dict | None:
+    """Do what is asked; in a forked process, the request that it is to fulfil, and None at the end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels
+    for text in line.makefile("r"):
+        request = json.loads(text)
+        for statement in request["imports"]:
+            with contextlib.suppress(Exception):  # the notebook's own import will tell
+                exec(statement, {})
+        if "arguments" not in request:
+            continue
+        gc.freeze()  # no page is written only because the collector looks at it
+        pid = os.fork()
+        if not pid:
+            return request
+        line.sendall(f"{pid}\n".encode())
+    return None
+
+
+def _become_kernel(request: dict) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    ctypes.CDLL(None).prctl(_SET_NAME, KERNEL.encode())
+    for fd in request["closed"]:
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(request["environment"], JPY_PARENT_PID=str(os.getppid()))  # whose end is the kernel's
+    os.chdir(request["folder"])
+    from ipykernel import kernelapp
+
+    kernelapp.launch_new_instance(argv=request["arguments"])
+
+
+if __name__ == "__main__":
+    sys.path.remove(str(Path.cwd()))
+    with socket.socket(fileno=int(sys.argv[1])) as line:
+        request = _serve(line)
+    if not request:
+        os._exit(0)  # what is imported has nothing to say at its end
+    _become_kernel(request)
