@@ -76,6 +76,8 @@ def _no_settings_of_the_user(monkeypatch, tmp_path: Path):
     from gmv.settings import settings
 
     settings.cache_clear()
+    yield
+    settings.cache_clear()  # else what lives longer than a test, made for the next one, would see this one's
 
 
 @pytest.fixture
