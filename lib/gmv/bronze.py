@@ -163,7 +163,8 @@ def save(lake_path: Path, staged: dict[EventTable, ds.Dataset], arrivals: Arriva
     """
     for event, rows in staged.items():
         marks = {"run": run, "files": _ingested(arrivals, event)}
-        records.append_columns(lake_path, event.bronze, rows.scanner().to_reader(), marks)
+        few_at_a_time = rows.scanner(batch_readahead=1, fragment_readahead=1)
+        records.append_columns(lake_path, event.bronze, few_at_a_time.to_reader(), marks)
     records.append(lake_path, FILES, arrivals.outcomes)
 
 
