@@ -67,6 +67,16 @@ def unfinished(reader: Reader, step: str) -> Unfinished:
     )
 
 
+def is_all_there_is(reader: Reader, runs: Sequence[str]) -> bool:
+    """Whether no other bronze run than these brought, retracted or restored a file: as after a first load."""
+    others = reader.rows(
+        "select 1 from bronze.files where outcome in ('ingested', 'retracted', 'restored') "
+        "and not list_contains($runs, run) limit 1",
+        runs=list(runs),
+    )
+    return not others
+
+
 def out_of_force(reader: Reader) -> list[str]:
     """sha256 of every file that is retracted: its records stay in bronze, and count nowhere else."""
     rows = reader.rows(

@@ -129,9 +129,7 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
     unfinished = [run for step in progress.STEPS for run in progress.unfinished(reader, step).runs]
     # The session's temporary tables end with it.
     with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
-        _prepare(session, _WHOLE_LAKE, {"today": today})
-        _execute(session, "verify_events.sql")
-        _execute(session, "verify_numbers.sql")
+        _recompute_whole_lake(session, today)
         session.execute(_PENDING_DAYS)
         pending_days = [day for (day,) in session.execute("from pending_days order by all").fetchall()]
         comparisons = [_compare(session, question) for question in _QUESTIONS]
@@ -151,7 +149,8 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
     """Recompute what a step changed: its files' records, and each touched purchase from its versions.
 
     The cost follows what arrived: records are read again in the files of these bronze runs only, and
-    purchases are looked up only if one of these runs brought, or took out, one of their versions.
+    purchases are looked up only if one of these runs brought, or took out, one of their versions. Where these
+    runs are all there is, nothing is looked up.
 
     Args:
         reader: a lake whose silver and ledger have these bronze runs.
@@ -161,7 +160,12 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
     started = time.monotonic()
     comparisons: list[Comparison] = []
     versions = pin(reader)
-    if unfinished.runs:
+    if unfinished.runs and progress.is_all_there_is(reader, unfinished.runs):
+        with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
+            _recompute_whole_lake(session, today)
+            questions = (*_QUESTIONS_ABOUT_FILES, *_QUESTIONS_ABOUT_PURCHASES)
+            comparisons += [_compare(session, question) for question in questions]
+    elif unfinished.runs:
         wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
         with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
             _prepare(session, _OWN_FILES, wanted)
@@ -211,6 +215,12 @@ def _naming_what_is_damaged(reader: Reader) -> Iterator[None]:
 def pin(reader: Reader) -> dict[str, int | None]:
     """Fix the version of each table that is compared, and return them by path."""
     return {table.path: reader.version(table) for table in _COMPARED_TABLES}
+
+
+def _recompute_whole_lake(session: duckdb.DuckDBPyConnection, today: dt.date) -> None:
+    _prepare(session, _WHOLE_LAKE, {"today": today})
+    _execute(session, "verify_events.sql")
+    _execute(session, "verify_numbers.sql")
 
 
 def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[str, object]) -> None:

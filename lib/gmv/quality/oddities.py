@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gmv import checks
+from gmv import checks, progress
 from gmv.checks import Check
 from gmv.lake import pruning
 from gmv.lake.reader import Reader
@@ -399,7 +399,7 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
             select sha256 from bronze.files where outcome in ('retracted', 'restored')
             qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1
                 and outcome = 'retracted')"""
-    if runs is None:
+    if runs is None or progress.is_all_there_is(reader, runs):
         for table in tables:
             execute(f"create view judged.{table.name} as from {table.path.replace('/', '.')}")
         execute(f"create view judged.quarantine as {rejected}")
