@@ -29,6 +29,14 @@ from gmv.settings import settings
 KERNEL = "gmv-kernel"
 """What a forked kernel is called in a list of processes."""
 _SET_NAME = 15  # of prctl
+_ENVIRONMENT = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as ipykernel sets it; matplotlib reads it once
+    # The libraries that start threads when they are imported, which a fork would leave behind: numpy, pyarrow's
+    # allocator, delta-rs's allocator.
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "_RJEM_MALLOC_CONF": "background_thread:false",
+}
 
 
 class Origin:
@@ -51,12 +59,7 @@ class Origin:
                 stderr=log,
                 pass_fds=[its_end.fileno(), *inherited],
                 start_new_session=True,
-                # As ipykernel would set it, before matplotlib is imported; and no threads for what is forked.
-                env={
-                    **environment,
-                    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-                    "OPENBLAS_NUM_THREADS": "1",
-                },
+                env={**environment, **_ENVIRONMENT},
             )
         self._line.settimeout(settings().kernel_start_seconds)
         self._answers = self._line.makefile("r")
@@ -184,7 +187,8 @@ def _become_kernel(request: dict) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.remove(str(Path.cwd()))
+    if sys.path[0] == str(Path.cwd()):  # as ipykernel_launcher does; the kernel adds its own
+        del sys.path[0]
     with socket.socket(fileno=int(sys.argv[1])) as line:
         request = _serve(line)
     if not request:
