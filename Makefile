@@ -119,12 +119,12 @@ backtest: $(READY) ## Measure how often the report's intervals of further change
 	@$(BIN)/python benchmarks/finality.py
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock
 	@cp requirements.lock requirements-s3.lock  # the same versions, but where S3's packages need others
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev --extra s3 \
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --group dev --extra s3 \
 	  pyproject.toml -o requirements-s3.lock
 	@for name in $(ORCHESTRATORS); do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header orchestration/$$name/requirements.in -o orchestration/$$name/requirements.txt; done
+	  --no-header orchestration/$$name/requirements.in -o orchestration/$$name/requirements.txt; done
 
 clean: ## Remove the environment and everything the pipeline wrote; the landing folder stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build lib/*.egg-info

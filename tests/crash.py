@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from command import GMV, own_environment
 from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
 from gmv.run import forking
@@ -25,7 +24,6 @@ from gmv.tables import EVENT_TABLES, FILES, TABLES, Table
 from pipeline import events
 from strategies import write_csv
 
-GMV = Path(sys.executable).with_name("gmv")
 VICTIMS = ("kernel", "runner", "server")
 TODAY = dt.date(2023, 4, 2)
 
@@ -145,13 +143,12 @@ class Scene:
             write_csv(self.landing, f"{table}-{name}.csv", table, of_table)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARK_")}
         return subprocess.Popen(
             [str(GMV), *(arguments or ("run",)), *self.options()],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=inherited | {"GMV_QUARANTINED_PERCENT": "100"} | environment,  # its files are small
+            env=own_environment(GMV_QUARANTINED_PERCENT="100") | environment,  # its files are small
         )
 
     def run(self, *arguments: str) -> str:

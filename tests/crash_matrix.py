@@ -91,6 +91,7 @@ def main(
     left = Counter({case: times for case in crash.all_cases() if only in str(case)})
     left.subtract(outcome.case for outcome in outcomes)
     cases = [case for number in range(times) for case in left if left[case] > number]
+    order = {case: number for number, case in enumerate(left)}
     if outcomes:
         console.print(f"{len(outcomes)} outcomes are in {NOTES.name}; {len(cases)} cases are left.")
     with tempfile.TemporaryDirectory(prefix="gmv-crash-") as folder, _pool(jobs) as pool:
@@ -125,7 +126,7 @@ def main(
                 f"(free after {told.seconds_to_free:.1f} s, finished in {told.seconds_to_finish:.0f} s)",
                 highlight=False,
             )
-    outcomes.sort(key=lambda one: list(left).index(one.case))
+    outcomes.sort(key=lambda one: order[one.case])
     _tell(console, outcomes)
     if write:
         PAGE.write_text(_page(outcomes, times))

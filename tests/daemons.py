@@ -22,7 +22,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from deployment import EXPECTED, GMV, Deployment, Process, environment_of
+from command import GMV
+from deployment import EXPECTED, Deployment, Process, environment_of
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT
 
@@ -49,8 +50,6 @@ class Instance:
             **{f"{orchestrator.upper()}_HOME": str(folder / "home")},
             **variables,
         )
-        for name in [name for name in self.deployment.environment if name.startswith("SPARK_")]:
-            del self.deployment.environment[name]  # each gmv starts its own server
         self.sessions: set[int] = set()
 
     def start(self) -> None:

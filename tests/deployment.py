@@ -9,11 +9,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import small_lake
+from command import GMV, own_environment
 from deltalake import DeltaTable
 from gmv.lake import faults
 from gmv.settings import PROJECT
@@ -24,7 +24,6 @@ WINDOW = {"start_date": "2023-02-17", "end_date": "2023-02-19"}
 """Three days, of which the sample has a purchase on the second."""
 
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
-GMV = Path(sys.executable).with_name("gmv")
 
 
 def environment_of(orchestrator: str) -> Path | None:
@@ -89,7 +88,7 @@ class Deployment:
         self.folder = folder
         self.lake, self.landing, self.runs_dir = folder / "lake", folder / "landing", folder / "runs"
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("GMV_", "SPARK_"))},
+            **{name: value for name, value in own_environment().items() if not name.startswith("GMV_")},
             "GMV_COMMAND": str(GMV),
             "GMV_LAKE": str(self.lake),
             "GMV_LANDING": str(self.landing),

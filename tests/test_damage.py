@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import small_lake
+from command import GMV
 from gmv import publication
 from gmv.lake.reader import Damaged, Reader
 from gmv.tables import PURCHASE
 
 HEADER = ",".join(PURCHASE.column_names) + "\n"
 ROW = "2023-02-03 00:00:00,2023-02-03,56,1223,3,2023-01-14,,619\n"
-GMV = Path(sys.executable).with_name("gmv")
 
 
 def gmv(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from command import own_environment
 from gmv.cli import app
 from gmv.settings import PROJECT, Settings
 from gmv.tables import TABLES, Table
@@ -220,7 +221,7 @@ def checkout(tmp_path_factory):
             (environment / part.name).symlink_to(part)
     (environment / ".ready").touch()
     variables = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("GMV_", "SPARK_"))},
+        **{name: value for name, value in own_environment().items() if not name.startswith("GMV_")},
         "PATH": os.pathsep.join([str(environment / "bin"), os.environ["PATH"]]),
         "PYTHONPATH": str(folder / "lib"),
         "GMV_LAKE": str(folder.parent / "lake"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from command import GMV
 from deltalake import DeltaTable
 from gmv import progress, retraction
 from gmv.errors import UsageError
@@ -294,7 +294,7 @@ def test_a_name_that_is_not_one_file_is_refused(known, name, said):
 )
 def test_wrong_use_ends_with_2_and_notes_nothing(known, tmp_path, arguments, said):
     before = DeltaTable(tmp_path / FILES.path).version()
-    command = [Path(sys.executable).with_name("gmv"), "retract", *arguments]
+    command = [GMV, "retract", *arguments]
     folders = ["--lake", str(tmp_path), "--landing", str(tmp_path)]
     wrong = subprocess.run([*command, *folders], capture_output=True, text=True, timeout=60)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

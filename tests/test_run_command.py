@@ -15,13 +15,13 @@ from pathlib import Path
 import crash
 import psutil
 import pytest
+from command import GMV, own_environment
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import lock
 from gmv.lake.reader import Reader
 from gmv.run import kernels
 from gmv.settings import PROJECT, settings
 
-GMV = Path(sys.executable).with_name("gmv")
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
 
 
@@ -45,10 +45,6 @@ def gmv(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         timeout=300,
         env=own_environment(**environment),
     )
-
-
-def own_environment(**more: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("SPARK_")} | more
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -301,6 +297,18 @@ def test_a_kernel_that_writes_holds_the_lock_and_the_reports_does_not(tmp_path, 
     with kernels.Kernels(tmp_path, {}, held) as running:
         running.execute(name, tmp_path / "out.ipynb", {})
     held.release()
+
+
+def test_what_kernels_are_forked_from_has_no_other_thread(tmp_path, monkeypatch):
+    source = """
+    import os
+    from gmv import view, verify
+    import matplotlib.pyplot
+    assert len(os.listdir(f"/proc/{os.getppid()}/task")) == 1
+    """
+    notebook_with(tmp_path, monkeypatch, textwrap.dedent(source), "03_gold")  # one that uses Spark
+    with kernels.Kernels(tmp_path, {}) as running:
+        running.execute("03_gold", tmp_path / "out.ipynb", {})
 
 
 def test_without_the_process_to_fork_from_the_run_says_so(tmp_path, monkeypatch):

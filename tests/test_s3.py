@@ -11,10 +11,10 @@ import sys
 import threading
 import time
 from decimal import Decimal
-from pathlib import Path
 
 import object_store
 import pytest
+from command import GMV
 from gmv import doctor, landing, show, tables
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import lease, location, lock, records
@@ -112,7 +112,7 @@ def test_each_failure_ends_in_one_sentence_with_the_last_numbers_in_place(store,
     environment = {"GMV_LAKE": str(lake), "GMV_LANDING": str(SAMPLE), "GMV_RUNS_DIR": str(tmp_path)}
     for command in ("run", "show daily_gmv", "status"):
         told = subprocess.run(
-            [Path(sys.executable).with_name("gmv"), *command.split()],
+            [GMV, *command.split()],
             env={**os.environ, **environment, **broken},
             capture_output=True,
             text=True,

@@ -18,11 +18,11 @@ import polars
 import psutil
 import pytest
 import test_crash
+from command import GMV, own_environment
 from gmv.lake import faults, location, lock, spark
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT, settings
 
-GMV = Path(sys.executable).with_name("gmv")
 EXPECTED = """transaction_date,subsidiary,gmv
 2023-02-08,internacional,554.50
 2023-02-18,nacional,778.55
@@ -54,7 +54,7 @@ class Place:
             store.allow("pipeline", bucket, MAY[bucket])
         self.lake = location.location("s3://acme-{zone}/lake")
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("SPARK_")},
+            **own_environment(),
             **self.role,
             "GMV_LAKE": str(self.lake),
             "GMV_LANDING": "s3://acme-raw/landing",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from command import GMV
 from gmv import landing, notebook, show
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
@@ -16,7 +16,6 @@ from gmv.tables import DAILY_GMV, PURCHASE_EXTRA_INFO
 from papermill.translators import PythonTranslator
 from small_lake import day, rows_of, write
 
-GMV = Path(sys.executable).with_name("gmv")
 HOSTILE = "=cmd|' /C calc'!A0"
 SQL = "'; drop table gold.daily_gmv; --"
 

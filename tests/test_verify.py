@@ -4,12 +4,12 @@ import datetime as dt
 import hashlib
 import json
 import subprocess
-import sys
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from command import GMV
 from gmv.lake import lock
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
@@ -841,7 +841,7 @@ def test_a_fault_is_told_in_a_sentence(tmp_path):
 
 
 def gmv_verify(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("gmv"), "verify", "--as-of-date", str(TODAY), *options]
+    command = [GMV, "verify", "--as-of-date", str(TODAY), *options]
     folders = ["--lake", folder / "lake", "--runs-dir", folder / "runs"]
     return subprocess.run([*command, *folders], capture_output=True, text=True, timeout=60)
 

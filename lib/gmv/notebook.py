@@ -32,8 +32,8 @@ ACCEPTING = ("accept", "because")
 
 PARAMETERS = ("start_date", "end_date", "as_of_date", "lake", "landing", "runs_dir", "run_id", *ACCEPTING)
 WRITERS = ("01_bronze", "02_silver", "03_gold")
-REPORT = "04_report"
 """Notebooks that write to the lake; the others take no lock."""
+REPORT = "04_report"
 
 FACTS_FOLDER = "GMV_FACTS"
 """Environment variable: the folder where a run's notebooks leave what they did, for its record."""

@@ -57,9 +57,8 @@ class Lease:
         self._ends.set()
         self._keeper.join()
         if not self.loss:
-            self._content = {**self._content, "renewal": self._content["renewal"] + 1}
             with contextlib.suppress(Exception):  # whatever it is: the answer is no
-                self._etag = _put(self._place, self._content, 10, IfMatch=self._etag) or ""
+                self._etag = self._renew(within=10) or ""
                 return bool(self._etag)
         return False
 
@@ -71,15 +70,19 @@ class Lease:
             with contextlib.suppress(Exception):
                 _put(self._place, {**self._content, "released": True}, IfMatch=self._etag)
 
+    def _renew(self, within: float) -> str | None:
+        """The renewed lease's ETag; None where it is another's now."""
+        # Another content each time, so that each renewal has another ETag.
+        self._content = {**self._content, "renewal": self._content["renewal"] + 1}
+        return _put(self._place, self._content, within, IfMatch=self._etag)
+
     def _keep(self) -> None:
         seconds = self._content["seconds"]
         while not self._ends.wait(seconds / _RENEWALS_PER_LEASE):
             asked = time.monotonic()
-            # Another content each time, so that each renewal has another ETag.
-            self._content = {**self._content, "renewal": self._content["renewal"] + 1}
             why = ""
             try:
-                etag = _put(self._place, self._content, seconds / 4, IfMatch=self._etag)
+                etag = self._renew(within=seconds / 4)
                 if etag is None:
                     why = f"it is {_holder(_read(self._place))} now. {_GO_ON}"
             except Exception as error:  # whatever it is: without an answer there is no lease

@@ -386,7 +386,7 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
     """Make the relations that are judged: purchase, purchase_versions, ..., quarantine, in the schema `judged`.
 
     Args:
-        runs: only purchases that these bronze runs touched; None: all, as views.
+        runs: only purchases that these bronze runs touched; None, or where there are no others: all, as views.
     """
     tables = [table for event in EVENT_TABLES for table in (event.latest, event.versions)]
     for table in (*tables, FILES, QUARANTINE):

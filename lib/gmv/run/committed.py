@@ -16,11 +16,12 @@ import nbformat
 from nbclient import NotebookClient
 
 from gmv.lake import spark
+from gmv.notebook import REPORT, WRITERS
 from gmv.run import example
 from gmv.run.kernels import NOTEBOOKS, KernelManager
 from gmv.settings import PROJECT, settings
 
-IN_ORDER = ("01_bronze", "02_silver", "03_gold", "04_report", "explore")
+IN_ORDER = (*WRITERS, REPORT, "explore")
 
 EXAMPLE_RUNS_ON = (dt.date(2023, 2, 1), dt.date(2023, 2, 15), dt.date(2023, 4, 5))
 """Mornings on which the example's lake is run for these notebooks: few, to be cheap."""

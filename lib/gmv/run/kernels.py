@@ -33,8 +33,6 @@ NOTEBOOKS = PROJECT / "notebooks"
 LOG = "kernels.log"
 """File in a run's folder for what kernels say beside their notebooks."""
 
-_SAVED_EVERY_SECONDS = 2
-
 _USES_SPARK = ("02_silver", "03_gold")
 
 _BY_NAME = {
@@ -208,30 +206,6 @@ class ServedClient(AsyncKernelClient):
         return (self._served_by is None or self._served_by.is_alive()) and await self._async_is_alive()
 
 
-def _engine() -> type:
-    """papermill's own engine, which saves the notebook before and after each cell, but not as often."""
-    from papermill.engines import NBClientEngine, NotebookExecutionManager
-
-    class Engine(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(
-            cls, nb_man: NotebookExecutionManager, *args: Any, **options: Any
-        ) -> None:
-            save = nb_man.save
-
-            def save_now_and_then(**changed: Any) -> None:
-                if (nb_man.now() - nb_man.last_save_time).total_seconds() >= _SAVED_EVERY_SECONDS:
-                    save(**changed)
-
-            nb_man.save = save_now_and_then
-            try:
-                super().execute_managed_notebook(nb_man, *args, **options)
-            finally:
-                nb_man.save = save  # papermill saves it once more, however it ended
-
-    return Engine
-
-
 def _own_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _SECRET}
 
@@ -253,17 +227,17 @@ def _execute(name: str, output: Path, parameters: Mapping[str, str], kernel: Ker
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
-    papermill_engines.register("gmv", _engine())
+    from gmv.run import engine
+
     try:
         papermill.execute_notebook(
             NOTEBOOKS / f"{name}.ipynb",
             output,
             parameters=dict(parameters),
             cwd=str(output.parent),
-            engine_name="gmv",
+            engine_name=engine.NAME,
             kernel_name="python3",
             progress_bar=False,
             start_timeout=settings().kernel_start_seconds,

@@ -36,7 +36,6 @@ its server compiles fully, which is slower to start and several times faster to 
 MAINTAINED_BYTES = 50_000_000
 """A run with so many bytes of new files is followed by maintenance."""
 
-
 NO_WINDOW = Window()
 
 Show = Callable[[str], AbstractContextManager[None]]
@@ -368,7 +367,7 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
         faults.reach("after server start")
         with Kernels(record.folder, facts, held, server) as kernels:
             try:
-                _publish(record, show, parameters, kernels)
+                _publish(record, show, parameters, kernels, then="" if request.is_rehearsal else REPORT)
             except PublicationRefused as refusal:
                 refused = refusal
             if server:
@@ -390,9 +389,9 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
         raise refused
 
 
-def _publish(record: Record, show: Show, parameters: Mapping[str, str], kernels: Kernels) -> None:
+def _publish(record: Record, show: Show, parameters: Mapping[str, str], kernels: Kernels, then: str) -> None:
     accepting = {name: record.parameters[name] for name in notebook.ACCEPTING if name in record.parameters}
-    for name, following in itertools.pairwise((*notebook.WRITERS, REPORT)):
+    for name, following in itertools.pairwise((*notebook.WRITERS, then)):
         with show(name), record.timed(name):
             own = {**parameters, **accepting} if name == "03_gold" else parameters
             kernels.execute(name, record.folder / f"{name}.ipynb", own, then=following)
