@@ -11,12 +11,14 @@ import itertools
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from command import GMV, own_environment
+from gmv import notebook
 from gmv.lake import faults, location, lock
 from gmv.lake.reader import Reader
 from gmv.run import forking
@@ -110,11 +112,25 @@ def all_cases() -> list[Case]:
             points.insert(0, f"{where} after start")
         cases += [Case(point, victim) for point, victim in itertools.product(points, victims)]
     cases += [Case("04_report after start", victim) for victim in ("kernel", "runner")]
+    if sys.platform == "linux":
+        cases += [Case(f"{name} after start", "origin") for name in (*notebook.WRITERS, notebook.REPORT)]
     return cases
 
 
 def is_kernel(process: psutil.Process) -> bool:
-    return process.name() == forking.KERNEL or "ipykernel_launcher" in process.cmdline()
+    return process.name() == forking.KERNEL or "ipykernel_launcher" in _command(process)
+
+
+def is_origin(process: psutil.Process) -> bool:
+    """Whether it is the process that kernels are forked from."""
+    return forking.__name__ in _command(process) and not is_kernel(process)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.ZombieProcess:  # it has ended
+        return []
 
 
 class Scene:
@@ -181,7 +197,7 @@ class Scene:
     def kill(self, run: subprocess.Popen[str], victim: str) -> float:
         """Kill the victim of a run that waits, let the others go on, and wait until nobody holds the lake.
 
-        A run may end well without its server where it has no more work for it.
+        A run may end well without its server, or without its kernels' origin, where it has no more work for it.
 
         Returns:
             How many seconds it took until the lake was free.
@@ -189,6 +205,7 @@ class Scene:
         is_victim = {
             "runner": lambda process: process.pid == run.pid,
             "kernel": is_kernel,
+            "origin": is_origin,
             "server": lambda process: process.name() == "java",
         }[victim]
         victims: list[psutil.Process] = []
@@ -202,11 +219,11 @@ class Scene:
         killed = time.monotonic()
         self.go_on()
         run.communicate(timeout=120)
-        assert run.returncode or victim == "server", "the run succeeded although it was killed"
+        assert run.returncode or victim in ("server", "origin"), "the run succeeded although it was killed"
         lock.acquire(self.lake, "the test", wait_seconds=60).release()
         seconds = time.monotonic() - killed
         _, alive = psutil.wait_procs(family, timeout=20)
-        assert not alive, f"processes were left behind: {[process.cmdline()[:3] for process in alive]}"
+        assert not alive, f"processes were left behind: {[_command(process)[:3] for process in alive]}"
         return seconds
 
     def published(self) -> dict:

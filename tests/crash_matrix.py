@@ -183,7 +183,8 @@ def _page(outcomes: Sequence[Outcome], times: int) -> str:
         "`gmv run` completed, the second engine agreed to the cent, and all rows of bronze, silver and gold are",
         "those of a run that nobody killed. The times are the longest of all rounds, beside a second case at work:",
         "until no process holds the lake any more, and what the run took that went on. A run whose server is killed",
-        "when it has no more work for it ends well; then the next finds nothing to do.",
+        "when it has no more work for it ends well; then the next finds nothing to do. The origin is the process that",
+        "kernels are forked from.",
         "",
         f"`make crash-test`: {len(outcomes)} cases in {times} round(s), {dt.date.today()}, {os.cpu_count()} cores, "
         f"{platform.machine()}, "
