@@ -121,9 +121,9 @@ def is_kernel(process: psutil.Process) -> bool:
     return process.name() == forking.KERNEL or "ipykernel_launcher" in _command(process)
 
 
-def is_origin(process: psutil.Process) -> bool:
-    """Whether it is the process that kernels are forked from."""
-    return forking.__name__ in _command(process) and not is_kernel(process)
+def is_origin(process: psutil.Process, run: int) -> bool:
+    """Whether it is the process that a run's kernels are forked from, which becomes the last of them."""
+    return process.ppid() == run and forking.__name__ in _command(process)
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -205,7 +205,7 @@ class Scene:
         is_victim = {
             "runner": lambda process: process.pid == run.pid,
             "kernel": is_kernel,
-            "origin": is_origin,
+            "origin": lambda process: is_origin(process, run.pid),
             "server": lambda process: process.name() == "java",
         }[victim]
         victims: list[psutil.Process] = []

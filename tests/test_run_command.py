@@ -212,7 +212,7 @@ def notebook_with(folder: Path, monkeypatch, source: str, name: str = "one") -> 
 
 def run_notebook(folder: Path, server=None) -> None:
     with kernels.Kernels(folder, {}, server=server) as running:
-        running.execute("one", folder / "out.ipynb", {})
+        running.execute("one", folder / "out.ipynb", {}, then="one")
 
 
 def test_hung_cell_ends_within_its_time(tmp_path, monkeypatch):
@@ -308,7 +308,39 @@ def test_what_kernels_are_forked_from_has_no_other_thread(tmp_path, monkeypatch)
     """
     notebook_with(tmp_path, monkeypatch, textwrap.dedent(source), "03_gold")  # one that uses Spark
     with kernels.Kernels(tmp_path, {}) as running:
-        running.execute("03_gold", tmp_path / "out.ipynb", {})
+        running.execute("03_gold", tmp_path / "out.ipynb", {}, then="03_gold")
+
+
+def test_a_run_itself_does_without_pandas(tmp_path):
+    """It is in its kernels, where it has uses; here pyarrow would import it, unless it can't be found."""
+    source = """
+    import sys
+    from pathlib import Path
+    from gmv.lake import records
+    from gmv.run import runner
+    from gmv.tables import FILES
+    runner._spare_pandas()
+    records.append(Path(sys.argv[1]), FILES, [{"path": "a.csv", "run": "r"}])
+    assert "pandas" not in sys.modules
+    import pandas
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_last_kernel_is_the_process_that_the_others_were_forked_from(tmp_path, monkeypatch):
+    notebook_with(
+        tmp_path, monkeypatch, "import os\nfrom pathlib import Path\nPath(str(os.getppid())).touch()"
+    )
+    with kernels.Kernels(tmp_path, {}) as running:
+        running.execute("one", tmp_path / "out.ipynb", {}, then="one")
+        (origin,) = (child for child in psutil.Process().children() if crash.is_origin(child, os.getpid()))
+        assert (tmp_path / str(origin.pid)).exists()
+        running.execute("one", tmp_path / "out.ipynb", {})
+        assert (tmp_path / str(os.getpid())).exists()
+    assert not origin.is_running()
 
 
 def test_without_the_process_to_fork_from_the_run_says_so(tmp_path, monkeypatch):

@@ -75,6 +75,7 @@ class Origin:
         environment: Mapping[str, str],
         folder: str,
         holds: Sequence[int] = (),
+        is_last: bool = False,
     ) -> Forked:
         """A kernel, once the import statements are executed.
 
@@ -83,6 +84,7 @@ class Origin:
             environment: all of the kernel's variables.
             folder: where it works.
             holds: the inherited files that it keeps open.
+            is_last: no kernel follows; this process itself becomes this one, rather than being there twice.
 
         Raises:
             GmvError: the process has ended, or does not answer.
@@ -94,6 +96,7 @@ class Origin:
                 "environment": dict(environment),
                 "folder": folder,
                 "closed": [fd for fd in self._inherited if fd not in holds],
+                "is_last": is_last,
             }
         )
         answer = ""
@@ -155,7 +158,7 @@ class Forked:
 
 
 def _serve(line: socket.socket) -> dict | None:
-    """Do what is asked; in a forked process, the request that it is to fulfil, and None at the end."""
+    """Do what is asked; in a process that is to be a kernel, the request for it, and None at the end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels
     for text in line.makefile("r"):
         request = json.loads(text)
@@ -164,6 +167,9 @@ def _serve(line: socket.socket) -> dict | None:
                 exec(statement, {})
         if "arguments" not in request:
             continue
+        if request["is_last"]:
+            line.sendall(f"{os.getpid()}\n".encode())
+            return request
         gc.freeze()  # no page is written only because the collector looks at it
         pid = os.fork()
         if not pid:
@@ -174,7 +180,8 @@ def _serve(line: socket.socket) -> dict | None:
 
 def _become_kernel(request: dict) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
+    if os.getsid(0) != os.getpid():  # a process that leads a session can begin no other
+        os.setsid()
     ctypes.CDLL(None).prctl(_SET_NAME, KERNEL.encode())
     for fd in request["closed"]:
         os.close(fd)

@@ -73,7 +73,7 @@ class Kernels:
             name: such as `02_silver`.
             output: the executed notebook.
             parameters: those of the notebook; empty texts mean their defaults.
-            then: the next notebook: what it imports is imported meanwhile.
+            then: the next notebook: what it imports is imported meanwhile; without it, this is the last one.
 
         Raises:
             GmvError: what the notebook raised, or that its kernel died or did not answer in time.
@@ -88,6 +88,7 @@ class Kernels:
             log=self._folder / LOG,
             origin=self._origin,
             imports=_imports_of(name),
+            is_last=not then,
         )
         try:
             run_sync(kernel.start_kernel)(
@@ -121,6 +122,7 @@ class KernelManager(AsyncKernelManager):
         log: Path | None = None,
         origin: Origin | None = None,
         imports: Sequence[str] = (),
+        is_last: bool = False,
         **options: Any,
     ) -> None:
         """Nothing is started yet.
@@ -133,6 +135,7 @@ class KernelManager(AsyncKernelManager):
                 it, it says it to the user.
             origin: the process that the kernel is forked from; without it, it is started anew.
             imports: what is imported there before.
+            is_last: the origin has no other kernel to fork after this one.
             options: those of AsyncKernelManager.
         """
         # Without an absolute path the sockets would lie in the working folder, which kernel and runner need
@@ -144,7 +147,9 @@ class KernelManager(AsyncKernelManager):
         self._environment, self._lock, self._server, self._log = environment or {}, lock, server, log
         self._clients: list[AsyncKernelClient] = []
         if origin:
-            self.provisioner = _ForkedProvisioner(origin, imports, parent=self, kernel_spec=self.kernel_spec)
+            self.provisioner = _ForkedProvisioner(
+                origin, imports, is_last, parent=self, kernel_spec=self.kernel_spec
+            )
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         lock = self._lock
@@ -176,9 +181,9 @@ class KernelManager(AsyncKernelManager):
 class _ForkedProvisioner(LocalProvisioner):
     """Has the kernel forked where jupyter_client's own would start it."""
 
-    def __init__(self, origin: Origin, imports: Sequence[str], **options: Any) -> None:
+    def __init__(self, origin: Origin, imports: Sequence[str], is_last: bool, **options: Any) -> None:
         super().__init__(**options)
-        self._origin, self._imports = origin, imports
+        self._origin, self._imports, self._is_last = origin, imports, is_last
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
         forked = self._origin.fork(
@@ -187,6 +192,7 @@ class _ForkedProvisioner(LocalProvisioner):
             options["env"],
             options["cwd"],
             holds=options.get("pass_fds", ()),
+            is_last=self._is_last,
         )
         self.process = forked  # type: ignore[assignment]
         self.pid = forked.pid
