@@ -73,11 +73,9 @@ orchestration-test: orchestration-setup ## Test each orchestrator with its daemo
 
 bench: $(READY) ## Time the pipeline beside plain PySpark, pandas, Polars and DuckDB (minutes)
 	@$(BIN)/python benchmarks/run.py
-	@$(BIN)/python benchmarks/targets.py
 
 bench-full: $(READY) ## The same with up to 20 million purchases (hours, 40 GB of disk)
-	@$(BIN)/python benchmarks/run.py --purchases 2000000 --repeat 1
-	@$(BIN)/python benchmarks/targets.py --name targets-full --purchases 200000 --purchases 2000000 --purchases 20000000
+	@$(BIN)/python benchmarks/run.py --name full --purchases 200000 --purchases 2000000 --purchases 20000000
 
 identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
 	@$(BIN)/python benchmarks/identities.py --purchases 200000 --increments 3 --per-day 2000

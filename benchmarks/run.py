@@ -1,212 +1,216 @@
-"""Times the pipeline side by side with scripts that recompute everything, on the same files and machine.
+"""What the pipeline costs beside scripts that recompute everything: the sample, first loads, days after them.
 
-Every contender is a whole process, from its start to its end, with all its children. All must give the same
-rows, to the cent; a contender that fails or disagrees ends the benchmark.
+All in one run on one machine, one process at a time, on the same files. All contenders must give the same rows, to
+the cent, at each step; one that fails or disagrees ends the benchmark. Ends with a table of times, and a table of
+what the pipeline aims at.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import platform
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import matplotlib
 import psutil
+import pyarrow.dataset
 import pyarrow.parquet
 import typer
+from deltalake import DeltaTable
 from generate import generate
+from gmv.tables import TABLES
+from measure import CONTENDERS, GMV, HERE, Contender, Cost, check_same, cost_of, median
 from rich.console import Console
 from rich.table import Table
 
-HERE = Path(__file__).resolve().parent
+matplotlib.use("agg")
+
 DATA = HERE / "data"
 RESULTS = HERE / "results"
-GMV = Path(sys.executable).with_name("gmv")
-
-LONGEST_SECONDS = 3600
-"""A process that takes longer ends the benchmark."""
-POLL_SECONDS = 0.05
-"""How often memory is looked at: a shorter peak may be missed."""
-YARDSTICK = "pyspark"
-"""The contender whose time is 1.0."""
-
-FIRST_LOAD, INCREMENT, NOTHING_NEW = "first load", "a day's increment", "nothing new"
-PHASES = (FIRST_LOAD, INCREMENT, NOTHING_NEW)
-
-Rows = dict[tuple[str, str], Decimal]
-"""gmv by transaction_date and subsidiary."""
+SAMPLE = HERE.parent / "data_lake" / "landing"
+GIB, MIB = 2**30, 2**20
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A way to get daily GMV: its command, and how its rows are read afterwards."""
+class Target:
+    """A cost of the pipeline, what it is compared with, and the ratio that is aimed at."""
 
-    name: str
-    title: str
-    keeps_state: bool
-    """It remembers what it has done, so a run with nothing new differs from a recompute."""
-    command: Callable[[Path, Path], list[str]]
-    """From the landing folder and the folder for all that it writes."""
-    rows: Callable[[Path], Rows]
-    """From the folder that it has written."""
+    what: str
+    measured: str
+    beside: str
+    ratio: float
+    target: float
 
+    @property
+    def is_met(self) -> bool:
+        return self.ratio <= self.target
 
-@dataclass(frozen=True)
-class Measured:
-    """One process: how long it took, and the most resident memory that its tree held at once."""
-
-    contender: str
-    phase: str
-    seconds: float
-    peak_bytes: int
+    def cells(self) -> list[str]:
+        met = "yes" if self.is_met else "no"
+        return [self.what, self.measured, self.beside, f"{self.ratio:.2f}", f"{self.target:g}", met]
 
 
-# --- The contenders ---------------------------------------------------------------------------------------
+@dataclass
+class Bench:
+    """All measurements of one benchmark, in a working folder that is removed afterwards."""
 
+    work: Path
+    contenders: list[Contender]
+    repeat: int
+    days: int
+    console: Console
+    costs: dict[tuple[str, str], list[Cost]] = field(default_factory=dict)
+    """By phase and contender, as often as it was measured."""
+    targets: list[Target] = field(default_factory=list)
+    totals: list[str] = field(default_factory=list)
+    """What all contenders agreed on, in words."""
 
-def _gmv_command(landing: Path, out: Path) -> list[str]:
-    places = ["--landing", landing, "--lake", out / "lake", "--runs-dir", out / "runs"]
-    return [str(GMV), "run", *map(str, places)]
+    def sample(self) -> None:
+        """The sample from an empty lake, and again with nothing new."""
+        for number in range(self.repeat):
+            out = self.work / f"sample-{number}"
+            self._turn("the sample", SAMPLE, out, number)
+            if "gmv" in self._names():
+                self._measure("the sample, nothing new", CONTENDERS["gmv"], SAMPLE, out / "gmv")
+        self._ratio("the sample", "the sample", "pyspark", 1.5)
+        self._ratio("the sample, nothing new", "the sample", "pyspark", 0.5)
+        if "gmv" in self._names():
+            self._limit("runner's and kernels' memory", "the sample", "others", MIB, "MiB", 500)
 
+    def history(self, purchases: int, seed: int) -> None:
+        """A first load of so many purchases, then some days."""
+        data = DATA / f"{purchases}-{self.days}-{seed}"
+        if not data.exists():
+            self.console.print(f"Generating {data.name} …")
+            generate(data, purchases, self.days, seed)
+        out = self.work / f"history-{purchases}"
+        landing = out / "landing"
+        landing.mkdir(parents=True)
+        days = sorted(file.stem.removeprefix("purchase-") for file in data.glob("purchase-*.csv"))
+        of_day = {day: sorted(data.glob(f"*-{day}.csv")) for day in days}
+        first, then = first_load(purchases), a_day(purchases)
 
-def _gmv_rows(out: Path) -> Rows:
-    command = [GMV, "show", "daily_gmv", "--format", "csv", "--lake", out / "lake"]
-    shown = subprocess.run(
-        command, capture_output=True, text=True, env=_environment(), cwd=out, timeout=LONGEST_SECONDS
-    )
-    if shown.returncode != 0:
-        raise RuntimeError(f"{GMV.name} show ended with {shown.returncode}: {shown.stderr.strip()}")
-    return {
-        (row["transaction_date"], row["subsidiary"]): Decimal(row["gmv"])
-        for row in csv.DictReader(io.StringIO(shown.stdout))
-    }
-
-
-def _script_rows(out: Path) -> Rows:
-    rows = pyarrow.parquet.read_table(out / "daily_gmv.parquet").to_pylist()
-    return {(row["transaction_date"].isoformat(), row["subsidiary"]): row["gmv"] for row in rows}
-
-
-def _script(name: str, title: str) -> Contender:
-    script = HERE / f"recompute_{name}.py"
-    return Contender(
-        name,
-        f"{title} {version(name)}",
-        False,
-        lambda landing, out: [sys.executable, str(script), str(landing), str(out)],
-        _script_rows,
-    )
-
-
-CONTENDERS = {
-    contender.name: contender
-    for contender in (
-        Contender("gmv", "gmv run", True, _gmv_command, _gmv_rows),
-        _script("pyspark", "plain PySpark"),
-        _script("pandas", "pandas"),
-        _script("polars", "Polars"),
-        _script("duckdb", "DuckDB"),
-    )
-}
-
-
-# --- Measuring --------------------------------------------------------------------------------------------
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment without the pipeline's settings, so that its defaults are measured."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GMV_")}
-
-
-class _Tree:
-    """A process and its descendants, also those whose parent has ended since they were seen."""
-
-    def __init__(self, root: int) -> None:
-        self._members = {psutil.Process(root)}
-
-    def resident_bytes(self) -> int:
-        """The sum over all members; memory that they share counts for each."""
-        total = 0
-        for member in list(self._members):
-            try:
-                self._members.update(member.children(recursive=True))
-            except psutil.NoSuchProcess:
-                self._members.discard(member)
-        for member in list(self._members):
-            try:
-                total += member.memory_info().rss
-            except psutil.NoSuchProcess:
-                self._members.discard(member)
-        return total
-
-    def kill(self) -> None:
-        self.resident_bytes()  # sees the newest members
-        for member in self._members:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
-
-
-def run_to_its_end(command: list[str], cwd: Path) -> tuple[float, int]:
-    """Wall seconds and peak bytes of a command.
-
-    Raises:
-        RuntimeError: it ended with an error, or took too long. Carries the end of what it said.
-    """
-    with tempfile.TemporaryFile() as said:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=_environment(), cwd=cwd
+        _land(
+            sorted(set(data.glob("*.csv")) - {file for files in of_day.values() for file in files}), landing
         )
-        tree, peak = _Tree(process.pid), 0
-        while process.poll() is None:
-            peak = max(peak, tree.resident_bytes())
-            if time.perf_counter() - started > LONGEST_SECONDS:
-                tree.kill()
-            try:
-                process.wait(POLL_SECONDS)
-            except subprocess.TimeoutExpired:
+        self._turn(first, landing, out, 0, purchases)
+        for number, day in enumerate(days):
+            _land(of_day[day], landing)
+            self._turn(then, landing, out, number, purchases)
+
+        if "gmv" in self._names():
+            self._ratio(first, first, "pyspark", 1.5)
+            self._limit(
+                "Spark server's memory", first, "java", GIB, "GiB", 4 if purchases <= 2_000_000 else 6
+            )
+            self._ratio(then, then, "pyspark", 0.5)
+            self._ratio(then, then, "duckdb", 1.0)
+            self._limit("Spark server's memory", then, "java", GIB, "GiB", 4)
+            self._limit("runner's and kernels' memory", then, "others", MIB, "MiB", 500)
+            self._looking(out / "gmv" / "lake", purchases)
+            self._disk(out / "gmv" / "lake", purchases)
+        shutil.rmtree(out)
+
+    def growth(self, sizes: list[int]) -> None:
+        """A day after the longest history, beside one after the shortest."""
+        least, most = a_day(min(sizes)), a_day(max(sizes))
+        if least != most and "gmv" in self._names():
+            self._add(f"{most}, by that after {min(sizes):,}", most, "gmv", least, 1.3)
+
+    def _names(self) -> list[str]:
+        return [contender.name for contender in self.contenders]
+
+    def _turn(self, phase: str, landing: Path, out: Path, turn: int, purchases: int = 0) -> None:
+        """All contenders on the same files, each time another one first."""
+        able = [one for one in self.contenders if one.most_purchases >= purchases]
+        turn %= len(able)
+        rows = {}
+        for contender in able[turn:] + able[:turn]:
+            self._measure(phase, contender, landing, out / contender.name)
+            rows[contender.name] = contender.rows(out / contender.name)
+        check_same(rows)
+        first = next(iter(rows.values()))
+        self.totals = [one for one in self.totals if not one.startswith(f"{phase}:")] + [
+            f"{phase}: {len(first):,} rows, {sum(first.values(), Decimal(0)):,.2f}"
+        ]
+
+    def _measure(self, phase: str, contender: Contender, landing: Path, out: Path) -> None:
+        cost = contender.cost(landing, out)
+        self.costs.setdefault((phase, contender.name), []).append(cost)
+        self.console.print(
+            f"{phase}: {contender.title}: {cost.wall:.1f} s, CPU {cost.cpu:.1f} s, "
+            f"Java {cost.java / MIB:,.0f} MiB, others {cost.others / MIB:,.0f} MiB"
+        )
+
+    def _ratio(self, what: str, beside: str, name: str, target: float) -> None:
+        if {(what, "gmv"), (beside, name)} <= self.costs.keys():
+            self._add(what, what, name, beside, target)
+
+    def _add(self, title: str, what: str, name: str, beside: str, target: float) -> None:
+        ours, other = median(self.costs[what, "gmv"]), median(self.costs[beside, name])
+        told = f"{beside if name == 'gmv' else CONTENDERS[name].title}: {_seconds(other)}"
+        self.targets.append(Target(title, _seconds(ours), told, ours.wall / other.wall, target))
+
+    def _limit(self, title: str, phase: str, kind: str, unit: int, unit_name: str, limit: float) -> None:
+        most = max(getattr(cost, kind) for cost in self.costs[phase, "gmv"]) / unit
+        shown = f"{most:,.2f} {unit_name}" if unit == GIB else f"{most:,.0f} {unit_name}"
+        self.targets.append(Target(f"{phase}: {title}", shown, f"{limit:g} {unit_name}", most / limit, 1))
+
+    def _looking(self, lake: Path, purchases: int) -> None:
+        """Commands that only look."""
+        for arguments, limit in ((["--help"], 0.5), (["show", "daily_gmv"], 2), (["status"], 2)):
+            of_lake = ["--lake", str(lake)] if arguments != ["--help"] else []
+            command = [str(GMV), *arguments, *of_lake]
+            # `status` ends with 1 where something needs a person.
+            costs = [cost_of(command, self.work, ends_with=(0, 1)) for _ in range(max(3, self.repeat))]
+            seconds = median(costs).wall
+            what = f"gmv {' '.join(arguments)}, {purchases:,} purchases"
+            self.targets.append(Target(what, f"{seconds:.2f} s", f"{limit:g} s", seconds / limit, 1))
+
+    def _disk(self, lake: Path, purchases: int) -> None:
+        """The files that tables use after maintenance, beside the same rows as zstd parquet."""
+        cost_of(
+            [str(GMV), "maintain", "--lake", str(lake), "--runs-dir", str(lake.parent / "runs")], self.work
+        )
+        used = plain = 0
+        for table in TABLES:
+            if table.layer not in ("bronze", "silver", "gold") or not (lake / table.path).exists():
                 continue
-        seconds = time.perf_counter() - started
-        if process.returncode != 0:
-            said.seek(0)
-            end = said.read().decode(errors="replace")[-3000:]
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{end}")
-    return seconds, peak
-
-
-def check_same(rows: dict[str, Rows]) -> None:
-    """Raise RuntimeError, naming a day and subsidiary, unless all contenders have the same rows."""
-    (first, expected), *others = rows.items()
-    for name, found in others:
-        if found != expected:
-            differing = sorted(
-                key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+            files = DeltaTable(lake / table.path).file_uris()
+            if not files or table.partition_by:
+                continue
+            used += sum(Path(file).stat().st_size for file in files)
+            again = self.work / "again.parquet"
+            dataset = pyarrow.dataset.dataset(files)
+            with pyarrow.parquet.ParquetWriter(again, dataset.schema, compression="zstd") as writer:
+                for batch in dataset.to_batches():
+                    writer.write_batch(batch)
+            plain += again.stat().st_size
+            again.unlink()
+        self.targets.append(
+            Target(
+                f"tables on disk after maintain, {purchases:,} purchases",
+                f"{used / MIB:,.1f} MiB",
+                f"the same rows as zstd parquet: {plain / MIB:,.1f} MiB",
+                used / max(plain, 1),
+                1.5,
             )
-            day, subsidiary = differing[0]
-            raise RuntimeError(
-                f"{first} and {name} disagree in {len(differing)} rows, the first being {day} {subsidiary}: "
-                f"{expected.get(differing[0])} and {found.get(differing[0])}"
-            )
+        )
 
 
-def _increments_of(data: Path) -> list[str]:
-    """The days after the first load, as they stand in the names of the files."""
-    return sorted(file.stem.removeprefix("purchase-") for file in data.glob("purchase-*.csv"))
+def first_load(purchases: int) -> str:
+    return f"first load of {purchases:,}"
+
+
+def a_day(purchases: int) -> str:
+    return f"a day after {purchases:,}"
 
 
 def _land(files: list[Path], landing: Path) -> None:
@@ -214,71 +218,35 @@ def _land(files: list[Path], landing: Path) -> None:
         os.link(file, landing / file.name)
 
 
-def _measure_all(
-    contenders: list[Contender], data: Path, work: Path, console: Console
-) -> tuple[list[Measured], Rows]:
-    """One repetition: all phases, and in each all contenders one after the other on the same landing."""
-    landing = work / "landing"
-    landing.mkdir()
-    days = _increments_of(data)
-    dated = {day: sorted(data.glob(f"*-{day}.csv")) for day in days}
-    first_load = sorted(set(data.glob("*.csv")) - {file for files in dated.values() for file in files})
-    phases = [(FIRST_LOAD, first_load), *((INCREMENT, dated[day]) for day in days), (NOTHING_NEW, [])]
-
-    measured: list[Measured] = []
-    for phase, files in phases:
-        _land(files, landing)
-        rows: dict[str, Rows] = {}
-        for contender in contenders:
-            if phase == NOTHING_NEW and not contender.keeps_state:
-                again = [one for one in measured if one.contender == contender.name][-1]
-                measured.append(Measured(contender.name, phase, again.seconds, again.peak_bytes))
-                continue
-            out = work / contender.name
-            out.mkdir(exist_ok=True)
-            seconds, peak = run_to_its_end(contender.command(landing, out), work)
-            console.print(f"{phase}: {contender.title}: {seconds:.1f} s, {peak / 2**20:,.0f} MiB")
-            measured.append(Measured(contender.name, phase, seconds, peak))
-            rows[contender.name] = contender.rows(out)
-        if rows:
-            check_same(rows)
-            result = next(iter(rows.values()))
-    return measured, result
-
-
 # --- Telling ----------------------------------------------------------------------------------------------
 
 
-def _table(measured: list[Measured], contenders: list[Contender]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines, one per phase and contender: median time with its range, and its ratio to PySpark's."""
-    by_phase = {
-        (phase, contender.name): [
-            one for one in measured if (one.phase, one.contender) == (phase, contender.name)
-        ]
-        for phase in PHASES
-        for contender in contenders
-    }
+def _seconds(cost: Cost) -> str:
+    return f"{cost.wall:.1f} s (CPU {cost.cpu:.1f} s)"
 
-    def median(phase: str, name: str) -> float:
-        return statistics.median(one.seconds for one in by_phase[phase, name])
 
+TIMES = ["what", "who", "seconds", "range", "CPU s", "/ PySpark", "Java MiB", "others MiB"]
+AIMS = ["what", "measured", "beside", "ratio", "target", "met"]
+
+
+def _times(costs: dict[tuple[str, str], list[Cost]]) -> list[list[str]]:
     lines = []
-    for phase, name in by_phase:
-        if not by_phase[phase, name]:
-            continue
-        seconds = [one.seconds for one in by_phase[phase, name]]
-        has_yardstick = (phase, YARDSTICK) in by_phase
+    for (phase, name), measured in costs.items():
+        middle, walls = median(measured), [cost.wall for cost in measured]
+        yardstick = costs.get((phase.removesuffix(", nothing new"), "pyspark"))
         lines.append(
             [
                 phase,
                 CONTENDERS[name].title,
-                f"{median(phase, name):.1f}",
-                f"{min(seconds):.1f} to {max(seconds):.1f}",
-                f"{median(phase, name) / median(phase, YARDSTICK):.2f}" if has_yardstick else "",
-                f"{max(one.peak_bytes for one in by_phase[phase, name]) / 2**20:,.0f}",
+                f"{middle.wall:.1f}",
+                f"{min(walls):.1f} to {max(walls):.1f}",
+                f"{middle.cpu:.1f}",
+                f"{middle.wall / median(yardstick).wall:.2f}" if yardstick else "",
+                f"{max(cost.java for cost in measured) / MIB:,.0f}",
+                f"{max(cost.others for cost in measured) / MIB:,.0f}",
             ]
         )
-    return ["phase", "contender", "seconds", "range", "/ PySpark", "peak MiB"], lines
+    return lines
 
 
 def _java() -> str:
@@ -289,39 +257,62 @@ def _java() -> str:
     return said.splitlines()[0]
 
 
-def _page(
-    name: str,
-    facts: dict[str, str],
-    header: list[str],
-    lines: list[list[str]],
-    rows: Rows,
-    contenders: list[Contender],
-) -> str:
-    """The results as a Markdown page."""
-    total = sum(rows.values(), Decimal(0))
-    same = "All contenders gave the same" if len(contenders) > 1 else f"{contenders[0].title} gave"
-    notes = [
-        f"{same} {len(rows):,} rows at the end, {total:,.2f} in total.",
-        "Seconds are wall time of whole processes: median and range. Memory is the greatest sum "
-        f"of resident memory of a process and its children, looked at every {POLL_SECONDS} s.",
-    ]
-    if not all(contender.keeps_state for contender in contenders):
-        notes.append(
-            "The scripts keep no state: with nothing new they do the same work again, so the time of their last "
-            "recompute is repeated there, not measured once more."
-        )
-    table = [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines]
+def _page(name: str, facts: dict[str, str], bench: Bench) -> str:
     return "\n".join(
         [
             f"# {name}",
             "",
             *(f"- {fact}: {value}" for fact, value in facts.items()),
             "",
-            *(f"| {' | '.join(line)} |" for line in table),
+            "Wall time of whole processes with all that they start: median and range. CPU is user and system time of",
+            "all of them. Memory is the greatest sum at one moment: resident of Java's processes, and of the others",
+            "with what several share counted once.",
             "",
-            *(f"{note}\n" for note in notes),
+            *_markdown(TIMES, _times(bench.costs)),
+            "",
+            "The scripts keep no state, so with nothing new they would do the same work again.",
+            "",
+            "All gave the same cents at each step:",
+            "",
+            *(f"- {total}" for total in bench.totals),
+            "",
+            "## What is aimed at",
+            "",
+            f"![How much of each target is used]({name}.png)",
+            "",
+            *_markdown(AIMS, [target.cells() for target in bench.targets]),
+            "",
         ]
     )
+
+
+def _markdown(header: list[str], lines: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines)]
+
+
+def _chart(targets: list[Target], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(10, 1 + 0.32 * len(targets)), layout="constrained")
+    axes.barh(
+        [target.what for target in targets],
+        [target.ratio / target.target for target in targets],
+        color=["#2a7f62" if target.is_met else "#c0392b" for target in targets],
+    )
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel("measured, by what is aimed at (left of the line: met)")
+    axes.invert_yaxis()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _shown(header: list[str], lines: list[list[str]]) -> Table:
+    shown = Table(*header, box=None)
+    for line in lines:
+        shown.add_row(*line)
+    return shown
 
 
 # --- Command line -----------------------------------------------------------------------------------------
@@ -329,29 +320,30 @@ def _page(
 EXAMPLES = """
 Examples:
 
-  python benchmarks/run.py --purchases 20000 --repeat 3
+  python benchmarks/run.py
 
-  python benchmarks/run.py --purchases 2000000 --repeat 1
+  python benchmarks/run.py --purchases 200000 --purchases 2000000 --name two-million
 
-  python benchmarks/run.py --only gmv --only duckdb
+  python benchmarks/run.py --purchases 2000000 --only gmv --only duckdb
 """
 
 
 def main(
     purchases: Annotated[
-        int, typer.Option(min=1, help="Purchases in the two years of the first load")
-    ] = 20_000,
-    repeat: Annotated[int, typer.Option(min=1, help="Repetitions, each from an empty lake")] = 3,
-    increments: Annotated[int, typer.Option(min=0, help="Days that arrive after the first load")] = 1,
+        list[int] | None,
+        typer.Option(
+            min=1, help="In the two years of a first load; may be repeated [default: 20000, 200000]"
+        ),
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Repetitions of the sample")] = 3,
+    days: Annotated[int, typer.Option(min=1, help="Days that arrive after each first load")] = 3,
     only: Annotated[
-        list[str] | None, typer.Option(help=f"Contender to run, may be repeated: {', '.join(CONTENDERS)}")
+        list[str] | None, typer.Option(help=f"Who takes part, may be repeated: {', '.join(CONTENDERS)}")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated data")] = 1,
-    name: Annotated[
-        str, typer.Option(help="Of the page in benchmarks/results; by default after the parameters")
-    ] = "",
+    name: Annotated[str, typer.Option(help="Of the page and the chart in benchmarks/results")] = "small",
 ) -> None:
-    """Time gmv and the recomputing scripts side by side, and write a page of results."""
+    """Measure gmv and the recomputing scripts side by side, and write a page of results."""
     console = Console()
     unknown = sorted(set(only or []) - set(CONTENDERS))
     if unknown:
@@ -359,44 +351,32 @@ def main(
             f"no such contender: {', '.join(unknown)}. There are: {', '.join(CONTENDERS)}."
         )
     contenders = [contender for contender in CONTENDERS.values() if not only or contender.name in only]
-    name = name or f"{purchases}-purchases"
-
-    data = DATA / f"{purchases}-{increments}-{seed}"
-    if not data.exists():
-        console.print(f"Generating {data.name} …")
-        generate(data, purchases, increments, seed)
-
+    sizes = sorted(purchases or [20_000, 200_000])
     load, *_ = os.getloadavg()
-    measured: list[Measured] = []
-    for repetition in range(repeat):
-        turn = repetition % len(contenders)
-        with tempfile.TemporaryDirectory(prefix="work-", dir=DATA) as work:
-            times, rows = _measure_all(contenders[turn:] + contenders[:turn], data, Path(work), console)
-        measured += times
-
-    files = list(data.glob("*.csv"))
+    DATA.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=DATA) as work:
+        bench = Bench(Path(work), contenders, repeat, days, console)
+        bench.sample()
+        for size in sizes:
+            bench.history(size, seed)
+        bench.growth(sizes)
     facts = {
         "Date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "Data": f"{purchases:,} purchases, days that arrive after them: {increments}, seed {seed}; "
-        f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:,.0f} MB",
-        "Repetitions": f"{repeat}, contenders interleaved",
-        "Machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB memory, "
+        "Data": f"the sample, and {', '.join(f'{size:,}' for size in sizes)} purchases made up (seed {seed}), "
+        f"then {days} days of about 5,500 new ones and their late company",
+        "Machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB memory, "
         f"{platform.system()} {platform.machine()}",
-        "Load before": f"{load:.1f} processes on average in the last minute; others' work slows all contenders",
+        "Load before and after": f"{load:.1f} and {os.getloadavg()[0]:.1f} processes on average in a minute; "
+        "others' work slows all contenders",
         "Python": platform.python_version(),
         "Java": _java(),
     }
-    header, lines = _table(measured, contenders)
-    shown = Table(*header, box=None)
-    for column in shown.columns[2:]:
-        column.justify = "right"
-    for line in lines:
-        shown.add_row(*line)
-    console.print(shown)
+    console.print(_shown(TIMES, _times(bench.costs)))
+    console.print(_shown(AIMS, [target.cells() for target in bench.targets]))
     RESULTS.mkdir(exist_ok=True)
-    page = RESULTS / f"{name}.md"
-    page.write_text(_page(name, facts, header, lines, rows, contenders), encoding="utf-8")
-    console.print(f"Written: benchmarks/results/{page.name}")
+    (RESULTS / f"{name}.md").write_text(_page(name, facts, bench), encoding="utf-8")
+    _chart(bench.targets, RESULTS / f"{name}.png")
+    console.print(f"Written: benchmarks/results/{name}.md")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "benchmarks"))
-bench = importlib.import_module("run")
+measure = importlib.import_module("measure")
 
 FIRST_LINES = {
     "purchase": "transaction_datetime,transaction_date,purchase_id,buyer_id,prod_item_id,order_date,release_date,"
@@ -121,31 +121,38 @@ def test_nothing_paid_gives_no_rows(name: str, tmp_path: Path) -> None:
 
 def test_a_cent_of_difference_ends_the_benchmark() -> None:
     rows = {("2024-01-01", "nacional"): Decimal("1.10"), ("2024-01-02", "nacional"): Decimal("2.00")}
-    bench.check_same({"pyspark": rows, "gmv": dict(rows), "duckdb": dict(rows)})
+    measure.check_same({"pyspark": rows, "gmv": dict(rows), "duckdb": dict(rows)})
 
     cent_more = rows | {("2024-01-02", "nacional"): Decimal("2.01")}
     disagree = r"pyspark and duckdb disagree in 1 rows, the first being 2024-01-02 nacional: 2\.00 and 2\.01"
     with pytest.raises(RuntimeError, match=disagree):
-        bench.check_same({"pyspark": rows, "gmv": dict(rows), "duckdb": cent_more})
+        measure.check_same({"pyspark": rows, "gmv": dict(rows), "duckdb": cent_more})
     with pytest.raises(RuntimeError, match=r"2024-01-02 nacional: 2\.00 and None"):
-        bench.check_same({"pyspark": rows, "gmv": {("2024-01-01", "nacional"): Decimal("1.10")}})
+        measure.check_same({"pyspark": rows, "gmv": {("2024-01-01", "nacional"): Decimal("1.10")}})
 
 
 def test_a_command_that_fails_ends_the_benchmark_with_what_it_said(tmp_path: Path) -> None:
-    python = [sys.executable, "-c"]
-    seconds, peak = bench.run_to_its_end(
-        [*python, "import time; a = b'x' * 2**28; time.sleep(0.5)"], tmp_path
-    )
-    assert seconds >= 0.5
-    assert 2**28 < peak < 2**29
-
+    command = [sys.executable, "-c", "import sys; print('no such luck'); sys.exit(3)"]
     with pytest.raises(RuntimeError, match=r"ended with 3:\nno such luck"):
-        bench.run_to_its_end([*python, "import sys; print('no such luck'); sys.exit(3)"], tmp_path)
+        measure.cost_of(command, tmp_path)
 
 
-def test_memory_of_children_counts(tmp_path: Path) -> None:
-    child = "import time; a = b'x' * 2**28; time.sleep(0.5)"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+BUSY = "import time; a = b'x' * 2**28; until = time.monotonic() + 2\nwhile time.monotonic() < until: pass"
 
-    _, peak = bench.run_to_its_end([sys.executable, "-c", parent], tmp_path)
-    assert peak > 2**28
+
+def test_time_and_memory_of_a_command(tmp_path: Path) -> None:
+    cost = measure.cost_of([sys.executable, "-c", BUSY], tmp_path)
+    assert cost.wall >= 2
+    assert cost.cpu > 0.5
+    assert 2**28 < cost.others < 2**29
+    assert cost.java == 0
+
+
+def test_children_count_also_those_that_it_leaves_behind(tmp_path: Path) -> None:
+    parent = (
+        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {BUSY!r}]); time.sleep(1)"
+    )
+    cost = measure.cost_of([sys.executable, "-c", parent], tmp_path)
+    assert cost.wall < 5
+    assert cost.cpu > 0.3
+    assert cost.others > 2**28
