@@ -70,6 +70,40 @@ def test_a_lock_whose_holder_was_killed_is_taken_over(tmp_path):
     lock.acquire(tmp_path, "the next one").release()
 
 
+@pytest.mark.parametrize("for_all", [False, True])
+def test_a_child_that_inherited_the_lock_keeps_it_unless_it_is_released_for_all(tmp_path, for_all):
+    held = lock.acquire(tmp_path, "the run")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held.fd])
+    try:
+        held.release(for_all=for_all)
+        if for_all:
+            lock.acquire(tmp_path, "the next one").release()
+        else:
+            with pytest.raises(LakeLocked, match="by the run"):
+                lock.acquire(tmp_path, "too early")
+    finally:
+        child.communicate()
+    lock.acquire(tmp_path, "the next one").release()
+
+
+def test_who_only_looks_at_the_lock_does_not_turn_a_run_away(tmp_path):
+    lock.acquire(tmp_path, "a run before").release()
+    looking = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH);"
+            "print('looks', flush=True); time.sleep(0.2)",
+            str(tmp_path / lock.LOCK_FILE),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with looking:
+        assert looking.stdout.readline() == "looks\n"
+        lock.acquire(tmp_path, "a run").release()
+
+
 def test_a_lock_that_a_child_of_the_dead_holds_is_not_taken_over(tmp_path):
     """As by a Spark server that outlives its killed runner: the lake is free when it has ended, not before."""
     leaves = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -19,9 +21,10 @@ from command import GMV, own_environment
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import lock
 from gmv.lake.reader import Reader
-from gmv.run import kernels
+from gmv.run import forking, kernels
 from gmv.settings import PROJECT, settings
 
+PR_SET_CHILD_SUBREAPER = 36
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
 
 
@@ -309,6 +312,40 @@ def test_what_kernels_are_forked_from_has_no_other_thread(tmp_path, monkeypatch)
     notebook_with(tmp_path, monkeypatch, textwrap.dedent(source), "03_gold")  # one that uses Spark
     with kernels.Kernels(tmp_path, {}) as running:
         running.execute("03_gold", tmp_path / "out.ipynb", {}, then="03_gold")
+
+
+@pytest.fixture
+def adopting_orphans():
+    """This process gets the descendants that lose their parent, as a desktop's session manager does."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    yield
+    prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+def test_a_kernel_ends_although_its_origin_is_killed_while_it_starts(tmp_path, adopting_orphans):
+    with (tmp_path / "log").open("wb") as log:
+        origin = forking.Origin(dict(os.environ), [], log)
+    (process,) = (one for one in psutil.Process().children() if crash.is_origin(one, os.getpid()))
+    kernel = origin.fork([], ["-f", str(tmp_path / "connection.json")], dict(os.environ), str(tmp_path))
+    process.kill()
+    deadline = time.monotonic() + 10
+    while kernel.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ended = kernel.poll() is not None
+    kernel.kill()
+    origin.close()
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(kernel.pid, 0)
+    assert ended
+
+
+def test_a_signal_to_a_kernel_that_has_ended_goes_nowhere(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    handle = forking.Forked(ended.pid)
+    ended.wait()
+    handle.send_signal(signal.SIGINT)
+    assert handle.poll() == -1
 
 
 def test_a_run_itself_does_without_pandas(tmp_path):

@@ -149,7 +149,7 @@ class Step:
     def release(self) -> None:
         """Let go of the lake without having finished."""
         if self._lock:
-            self._lock.release()
+            self._lock.release(for_all=True)  # its Spark server may live on for long
 
     @property
     def _is_part_of_a_run(self) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LOCK_FILE = "_lock"
 _INHERITED = "GMV_LOCK_FD"
 _UNFIT = set("[]^|\\")
+_LOOK_SECONDS = 0.5
+"""Longer than anyone takes who only looks whether the lock is free."""
 
 
 class Lock:
@@ -53,14 +55,19 @@ class Lock:
         """
         return self._lease.stop_renewing() if self._lease else True
 
-    def release(self) -> None:
-        """Let go. Without effect where the lock was inherited: it is the parent's to release."""
+    def release(self, *, for_all: bool = False) -> None:
+        """Let go. Without effect where the lock was inherited: it is the parent's to release.
+
+        Args:
+            for_all: also for the processes that inherited it, such as a Spark server that idles on. Otherwise the
+                lake stays locked until they have ended: one that was interrupted may still commit.
+        """
         if not self._inherited and self.fd >= 0:
             if self._lease:
                 self._lease.release()
-            os.ftruncate(self.fd, 0)
-            # Closing the file alone would leave the lock to a Spark server that inherited it and idles on.
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            if for_all:
+                os.ftruncate(self.fd, 0)
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
             os.close(self.fd)
             self.fd = -1
 
@@ -87,7 +94,7 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
         return Lock(int(os.environ[_INHERITED]), inherited=True)
     folder.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    deadline = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + max(wait_seconds, _LOOK_SECONDS)
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +103,7 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
             if time.monotonic() >= deadline:
                 os.close(fd)
                 raise _locked(lake) from None
-            time.sleep(0.2)
+            time.sleep(0.05)
     os.ftruncate(fd, 0)
     os.pwrite(
         fd,
@@ -115,7 +122,7 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
 
 
 def ensure_free(lake: Path) -> None:
-    """Return if nobody holds the lake's lock at this moment; nothing is written, and it is not taken.
+    """Return if nobody holds the lake's lock at this moment. Nothing is written; it is held for that moment only.
 
     Raises:
         LakeLocked: naming who holds it.

@@ -15,15 +15,18 @@ import sys
 import threading
 
 
-def _die_with_supervisor() -> None:
-    """Linux: the server is killed when this process is (PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
 def main(grace_seconds: float, command: list[str]) -> int:
+    supervisor = os.getpid()
+
+    def die_with_supervisor() -> None:
+        """Linux: the server is killed when this process is (PR_SET_PDEATHSIG), also when it is already."""
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+            if os.getppid() != supervisor:
+                os._exit(1)
+
     server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, close_fds=False, preexec_fn=_die_with_supervisor
+        command, stdin=subprocess.DEVNULL, close_fds=False, preexec_fn=die_with_supervisor
     )
     should_end = threading.Event()
 

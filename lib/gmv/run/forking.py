@@ -28,7 +28,7 @@ from gmv.settings import settings
 
 KERNEL = "gmv-kernel"
 """What a forked kernel is called in a list of processes."""
-_SET_NAME = 15  # of prctl
+_SET_NAME, _SIGNAL_AT_PARENTS_END = 15, 1  # of prctl
 _ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as ipykernel sets it; matplotlib reads it once
     # The libraries that start threads when they are imported, which a fork would leave behind: numpy, pyarrow's
@@ -148,7 +148,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self._handle >= 0:
-            signal.pidfd_send_signal(self._handle, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                signal.pidfd_send_signal(self._handle, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -157,8 +158,8 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
-def _serve(line: socket.socket) -> dict | None:
-    """Do what is asked; in a process that is to be a kernel, the request for it, and None at the end."""
+def _serve(line: socket.socket, owner: int) -> tuple[dict, int] | None:
+    """Do what is asked; in a process that is to be a kernel, the request for it and its parent, None at the end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels
     for text in line.makefile("r"):
         request = json.loads(text)
@@ -169,24 +170,29 @@ def _serve(line: socket.socket) -> dict | None:
             continue
         if request["is_last"]:
             line.sendall(f"{os.getpid()}\n".encode())
-            return request
+            return request, owner
         gc.freeze()  # no page is written only because the collector looks at it
+        origin = os.getpid()
         pid = os.fork()
         if not pid:
-            return request
+            return request, origin
         line.sendall(f"{pid}\n".encode())
     return None
 
 
-def _become_kernel(request: dict) -> None:
+def _become_kernel(request: dict, parent: int) -> None:
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_SIGNAL_AT_PARENTS_END, signal.SIGKILL)  # it may hold the lake's lock
+    if os.getppid() != parent:
+        os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.getsid(0) != os.getpid():  # a process that leads a session can begin no other
         os.setsid()
-    ctypes.CDLL(None).prctl(_SET_NAME, KERNEL.encode())
+    prctl(_SET_NAME, KERNEL.encode())
     for fd in request["closed"]:
         os.close(fd)
     os.environ.clear()
-    os.environ.update(request["environment"], JPY_PARENT_PID=str(os.getppid()))  # whose end is the kernel's
+    os.environ.update(request["environment"], JPY_PARENT_PID=str(parent))
     os.chdir(request["folder"])
     from ipykernel import kernelapp
 
@@ -196,8 +202,9 @@ def _become_kernel(request: dict) -> None:
 if __name__ == "__main__":
     if sys.path[0] == str(Path.cwd()):  # as ipykernel_launcher does; the kernel adds its own
         del sys.path[0]
+    owner = os.getppid()
     with socket.socket(fileno=int(sys.argv[1])) as line:
-        request = _serve(line)
-    if not request:
+        asked = _serve(line, owner)
+    if not asked:
         os._exit(0)  # what is imported has nothing to say at its end
-    _become_kernel(request)
+    _become_kernel(*asked)
