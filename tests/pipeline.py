@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from gmv import retraction
-from gmv.lake import location
+from gmv.lake import faults, location
 from gmv.lake.reader import Reader
 from gmv.notebook import new_run_id
 from gmv.settings import PROJECT, settings
@@ -26,9 +26,22 @@ IN_S3 = os.environ.get("TEST_LAKES_IN") == "s3"
 _numbers = itertools.count(1)
 
 
-def code_cells(notebook: str) -> int:
-    """How many code cells a notebook has after the one with its parameters."""
-    return len(_cells(notebook)) - 1
+class Died(BaseException):
+    """Stands for the end of a process."""
+
+
+@contextlib.contextmanager
+def dying(at: int) -> Iterator[None]:
+    """Raise Died at one of the points that are reached, counted from 1: just before and after each commit."""
+    numbers = itertools.count(1)
+
+    def reach(moment: str) -> None:
+        if next(numbers) == at:
+            raise Died(moment)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults, "reach", reach)
+        yield
 
 
 def _cells(notebook: str) -> list:
@@ -36,18 +49,15 @@ def _cells(notebook: str) -> list:
     return [cell for cell in read.cells if cell.cell_type == "code"]
 
 
-def execute(notebook: str, cells: int | None = None, **parameters: str) -> dict:
+def execute(notebook: str, **parameters: str) -> dict:
     """Execute a notebook's code cells from top to bottom; what they assigned is returned.
 
     Parameters are injected as papermill does, and the lake is let go of as by the end of a kernel.
-
-    Args:
-        cells: so many after the one with the parameters, as if the kernel died then; without it, all.
     """
     injected = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in parameters.items())])
     namespace: dict = {"In": ["", injected]}
     try:
-        for cell in _cells(notebook)[: None if cells is None else cells + 1]:
+        for cell in _cells(notebook):
             exec(compile(cell.source, f"{notebook}:{cell.id}", "exec"), namespace)
             if "parameters" in cell.metadata.get("tags", []):
                 exec(injected, namespace)
@@ -135,14 +145,9 @@ class TestLake:
         self,
         as_of_date: str = "2030-01-01",
         notebooks: tuple[str, ...] = LAYERS,
-        cells: int | None = None,
         **parameters: str,
     ) -> dict:
-        """Run the notebooks in order; returns what the last one assigned.
-
-        Args:
-            cells: of each notebook only so many, as `execute` takes them.
-        """
+        """Run the notebooks in order; returns what the last one assigned."""
         common = {
             "lake": str(self.path),
             "landing": str(self.landing),
@@ -152,7 +157,7 @@ class TestLake:
         namespace: dict = {}
         with _any_share_in_quarantine():
             for name in notebooks:
-                namespace = execute(name, cells, **common, **parameters)
+                namespace = execute(name, **common, **parameters)
         return namespace
 
     def retract(self, name: str, because: str = "it is wrong", undo: bool = False) -> str:

@@ -5,11 +5,16 @@ The whole matrix, each commit with each victim and a run that finishes after eac
 
 from __future__ import annotations
 
+import json
+import signal
+import time
 from pathlib import Path
 
 import crash
+import psutil
 import pytest
 from crash import Case, Scene
+from gmv.lake import lock
 from gmv.lake.reader import Reader
 from gmv.verify import verify
 
@@ -72,4 +77,48 @@ def end_as_if_never_killed(scene: Scene, folder: Path) -> None:
     scene.run()
 
     assert crash.content(scene.lake) == crash.content(undisturbed.lake)
+    assert verify(Reader(scene.lake), crash.TODAY).agrees
+    assert day_stats(scene) == day_stats(undisturbed)
+
+
+def day_stats(scene: Scene) -> dict:
+    """The last of each day's that runs have noted."""
+    rows = Reader(scene.lake).rows("select day, gmv from monitoring.day_stats order by recorded_at")
+    return {row["day"]: row["gmv"] for row in rows}
+
+
+INTERRUPTED_AT = [
+    ("runner after monitoring/runs", 1),  # just begun
+    ("03_gold before gold/daily_gmv", 2),  # pressed again, since nothing seems to happen
+    ("04_report after start", 1),  # published
+]
+
+
+@pytest.mark.timeout(1200)
+def test_an_interrupt_is_recorded_whenever_it_comes_and_the_next_run_completes(scene, tmp_path):
+    scene = crash.copy_of(scene, tmp_path / "interrupted")
+    known = set(scene.runs.iterdir())
+    for point, times in INTERRUPTED_AT:
+        run = scene.run_until(point)
+        family = psutil.Process(run.pid).children(recursive=True)
+        for _ in range(times):
+            run.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        scene.go_on()
+        said, _ = run.communicate(timeout=60)
+        assert run.returncode == 1, said
+        assert "Interrupted: what was committed stays" in said and "Traceback" not in said, said
+        lock.acquire(scene.lake, "the test", wait_seconds=20).release()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive, point
+        (folder,) = set(scene.runs.iterdir()) - known
+        known.add(folder)
+        assert json.loads((folder / "run.json").read_text())["outcome"] == "interrupted"
+        ended = "select outcome from monitoring.runs where event = 'ended' and run = $run"
+        assert Reader(scene.lake).rows(ended, run=folder.name) == [{"outcome": "interrupted"}]
+
+    scene.run()  # nothing has arrived, but what was published has no report
+    (folder,) = set(scene.runs.iterdir()) - known
+    assert (folder / "report.html").exists()
+    assert "Nothing is new" in scene.run()
     assert verify(Reader(scene.lake), crash.TODAY).agrees

@@ -17,7 +17,7 @@ from gmv.errors import GmvError, LakeLocked, PublicationRefused, UsageError
 from gmv.lake import location, lock, records
 from gmv.settings import settings
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, FILES, PRODUCT_ITEM
-from pipeline import TestLake, execute
+from pipeline import Died, TestLake, dying, execute
 
 GOLD = ("03_gold",)
 
@@ -400,6 +400,23 @@ def test_a_run_killed_between_its_commits_and_its_notes_is_repaired(lake):
     lake.run(notebooks=GOLD)
     assert sorted(map(str, lake.reader.rows("select * from gold.daily_gmv_history"))) == complete
     assert lake.published() == ["2023-03-10 unknown 12.00", "2023-03-11 unknown 20.00"]
+
+
+def test_a_file_of_a_killed_notebook_is_not_taken_in_twice_though_its_run_was_given_before(lake):
+    again = {"run_id": "20230401T000000-aaaa", "notebooks": ("01_bronze",)}
+    lake.arrive("1", "purchase 03-10T08:00 1 paid")
+    lake.run(**again)
+    lake.arrive("2", "purchase 03-10T08:00 2 paid")
+    after_the_records = 3  # of this notebook's points: its start, before and after them
+    with pytest.raises(Died, match="after bronze/purchase"), dying(after_the_records):
+        lake.run(**again)
+    lake.run()
+    assert lake.reader.rows(
+        "select purchase_id, count(*) as n from bronze.purchase group by all order by all"
+    ) == [
+        {"purchase_id": "1", "n": 1},
+        {"purchase_id": "2", "n": 1},
+    ]
 
 
 def test_a_cent_in_silver_refuses_publication_until_it_is_gone(lake):

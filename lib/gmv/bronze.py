@@ -176,12 +176,13 @@ def finish_killed_run(lake_path: Path) -> list[str]:
     """
     for folder in {location.local_twin(lake_path), lake_path}:
         location.remove(folder / STAGED)
-    noted = {row["run"] for row in Reader(lake_path).rows("select distinct run from bronze.files")}
-    missing = []
+    of_run = "select distinct sha256 from bronze.files where run = $run"  # a notebook's run may be given twice
+    reader, missing = Reader(lake_path), []
     for event in EVENT_TABLES:
-        commit = records.last_commit(lake_path, event.bronze)
-        if commit and commit[1]["run"] not in noted:
-            missing += [_from_text(row) for row in commit[1]["files"]]
+        if commit := records.last_commit(lake_path, event.bronze):
+            noted = {row["sha256"] for row in reader.rows(of_run, run=commit[1]["run"])}
+            files = [_from_text(row) for row in commit[1]["files"]]
+            missing += [row for row in files if row["sha256"] not in noted]
     records.append(lake_path, FILES, missing)
     return [row["path"] for row in missing]
 

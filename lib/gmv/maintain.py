@@ -56,25 +56,21 @@ def run(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], No
     held = lock.acquire(lake, "gmv maintain")
     try:
         notebook.finish_killed_run(lake)
-        return recorded(lake, runs_dir, today, progress)
+        return recorded(lake, runs_dir, today, held, progress)
     finally:
         held.release()
 
 
-def recorded(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], None]) -> list[dict]:
-    """Maintain all tables, as a run on record; the caller holds the lake's lock."""
+def recorded(
+    lake: Path, runs_dir: Path, today: dt.date, held: lock.Lock, progress: Callable[[str], None]
+) -> list[dict]:
+    """Maintain all tables, as a run on record, while the lake's lock is held."""
     run_id = notebook.new_run_id()
     record = Record(
         run_id, "maintain", lake, runs_dir / run_id, publication.Window(), today, {"lake": str(lake)}
     )
-    record.start()
-    try:
-        done = maintain(lake, progress)
-    except BaseException as error:
-        record.end("failed", f"{type(error).__name__}: {error}")
-        raise
-    record.end("succeeded")
-    return done
+    with record.kept(held):
+        return maintain(lake, progress)
 
 
 def maintain(lake: Path, progress: Callable[[str], None] = lambda _: None) -> list[dict]:

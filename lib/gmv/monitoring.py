@@ -102,6 +102,8 @@ def note_counts(reader: Reader, layer: str, run: str) -> list[dict]:
 def note_run(reader: Reader, run: str, today: dt.date, seconds: Mapping[str, float]) -> None:
     """Append what a run that has ended leaves: the days that it changed, freshness, bytes, durations.
 
+    The days that a run changed which was killed before it could note them are among those of the next.
+
     Args:
         reader: the lake after the run.
         today: the run's.
@@ -115,7 +117,9 @@ def note_run(reader: Reader, run: str, today: dt.date, seconds: Mapping[str, flo
             select transaction_date as day, cast(sum(gmv) as decimal(38, 2)) as gmv
             from gold.daily_gmv group by all
         ), changed as (
-            select distinct transaction_date as day from gold.daily_gmv_history where run = $run
+            select distinct transaction_date as day from gold.daily_gmv_history
+            where run = $run
+                or published_at > (select coalesce(max(recorded_at), timestamp '-infinity') from monitoring.day_stats)
         )
         select day, coalesce(total.gmv, 0.00) as gmv,
             coalesce(total.gmv, 0.00) - day_before.gmv as against_day_before,

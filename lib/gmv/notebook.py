@@ -141,7 +141,7 @@ class Step:
         """End the notebook: leave its facts for the run's record, let go of the lake."""
         folder = os.environ.get(FACTS_FOLDER)
         if folder:
-            Path(folder, f"{self.name}.json").write_text(json.dumps(self._facts, default=str))
+            location.replace_text(Path(folder, f"{self.name}.json"), json.dumps(self._facts, default=str))
         elif self.name in WRITERS:
             self._note_run_alone()
         self.release()

@@ -268,6 +268,13 @@ _EXPLANATIONS = (
 )
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write a file of this machine: a reader, and whoever comes after a kill, sees the old or the new, never a part."""
+    unfinished = file.with_name(f"{file.name}.part")
+    unfinished.write_text(text)
+    unfinished.replace(file)
+
+
 def explanation(error: str) -> str | None:
     """What an object store's error message means and what to do; None where it is something else."""
     return next((told for sign, told in _EXPLANATIONS if re.search(sign, error)), None)

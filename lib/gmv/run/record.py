@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +13,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from gmv.errors import GmvError, PublicationRefused
 from gmv.lake import faults, location, records, spark
+from gmv.lake.lock import Lock
 from gmv.lake.reader import Reader
 from gmv.notebook import code_version
 from gmv.publication import Window
@@ -56,10 +60,48 @@ class Record:
         self.write()
 
     def end(self, outcome: str, message: str = "") -> None:
-        """Note the end, in the lake and in the run's folder."""
+        """Note the end, in the lake and in the run's folder: in one of them also where the other can't be written."""
         self.outcome, self.message, self.ended_at = outcome, message, records.now()
-        self._append("ended", self.ended_at)
-        self.write()
+        try:
+            self._append("ended", self.ended_at)
+        finally:
+            self.write()
+
+    @contextmanager
+    def kept(self, held: Lock, outcome: str = "succeeded") -> Iterator[None]:
+        """Around the run: note its start, and how it ends.
+
+        Args:
+            held: the lake's lock. Once that is lost, the end is not noted any more.
+            outcome: that of a run which ends without an error.
+
+        Raises:
+            GmvError: the run was interrupted.
+        """
+        try:
+            self.start()
+            yield
+            with _uninterrupted():
+                self.end(outcome, self.message)
+        except BaseException as error:
+            if self.outcome:  # only the end could not be noted
+                raise
+            ended, told = _told(error, held)
+            with _uninterrupted():
+                self._end_unsuccessful(held, ended, told)
+            if ended == "interrupted":
+                raise GmvError(told) from error
+            raise
+
+    def _end_unsuccessful(self, held: Lock, outcome: str, message: str) -> None:
+        """Note such an end. Where the lake can't be reached any more, the run's own failure is what is told."""
+        if not held.stop_renewing():
+            return
+        try:
+            self.end(outcome, message)
+        except Exception as error:
+            if not is_lost(self.lake, error):
+                raise
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -111,11 +153,11 @@ class Record:
         text = json.dumps(told, indent=2, default=str) + "\n"
         if has_folder:
             with faults.commit("run.json"):
-                _replace(self.folder / "run.json", text)
+                location.replace_text(self.folder / "run.json", text)
             if self.place != self.folder:
                 self._copied_until = location.upload(self.folder, self.place, self._copied_until)
         if self.copy_to:
-            _replace(self.copy_to, text)
+            location.replace_text(self.copy_to, text)
 
     def _append(self, event: str, at: dt.datetime) -> None:
         records.append(
@@ -141,7 +183,29 @@ class Record:
         )
 
 
-def _replace(file: Path, text: str) -> None:
-    unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(text)
-    unfinished.replace(file)
+def is_lost(lake: Path, error: Exception) -> bool:
+    """Whether an error is that an object store refuses or does not answer."""
+    return location.is_remote(lake) and location.explanation(location.chained(error)) is not None
+
+
+def _told(error: BaseException, held: Lock) -> tuple[str, str]:
+    """The outcome of a run with such an error, and what is told of it."""
+    if held.loss or isinstance(error, KeyboardInterrupt):  # a lost lease ends notebooks, too
+        told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
+        return "interrupted", told
+    outcome = "refused" if isinstance(error, PublicationRefused) else "failed"
+    return outcome, str(error) if isinstance(error, GmvError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Neither Ctrl-C nor a polite kill is heard meanwhile; both come to the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -23,7 +23,7 @@ from gmv.notebook import REPORT
 from gmv.publication import Window
 from gmv.quality.acceptance import Acceptance
 from gmv.run import alerts
-from gmv.run.record import Record
+from gmv.run.record import Record, is_lost
 from gmv.settings import settings
 from gmv.verify import Certificate
 
@@ -144,8 +144,7 @@ def retract(
             raise UsageError(f"{content.path} was never retracted; there is nothing to undo.")
         if content.is_retracted is undo:
             record = _record(request, run_id, "retract")
-            record.start()
-            with _ending(record, held):
+            with record.kept(held):
                 retraction.note(request.lake, content, because, run_id, undo=undo)
                 record.message = f"{content.path} {'restored' if undo else 'retracted'}: {because}"
             tell(
@@ -181,11 +180,10 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
 
     record = _record(request, run_id, "rebuild")
     record.folder.mkdir(parents=True)
-    record.start()
     (arrived,) = Reader(request.lake).rows(
         "select coalesce(sum(size), 0) as size from bronze.files where outcome = 'ingested'"
     )
-    with _ending(record, held):
+    with record.kept(held):
         is_small = arrived["size"] < BIG_BYTES
         with (
             record.timed("rebuild"),
@@ -252,16 +250,14 @@ def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     files = bronze.unread(Reader(request.lake), request.landing, request.reread)
     with _watched(request, record):
         if not files and not request.accepting and not _has_work(record):
-            record.start()
-            record.end("nothing_new")
-            return record
+            with record.kept(held, "nothing_new"):
+                return record
         arrived = sum(file.size for file in files)
         record.folder.mkdir(parents=True)
-        record.start()
-        with _ending(record, held):
+        with record.kept(held):
             _execute(request, record, held, show, is_small=arrived < BIG_BYTES)
     if not request.is_rehearsal:
-        _maintain_if_due(request, record, show, was_big=arrived >= MAINTAINED_BYTES)
+        _maintain_if_due(request, record, held, show, was_big=arrived >= MAINTAINED_BYTES)
     return record
 
 
@@ -295,44 +291,6 @@ def _require_lake(request: Request) -> None:
 
 
 @contextlib.contextmanager
-def _ending(record: Record, held: lock.Lock) -> Iterator[None]:
-    """Note how a run ended."""
-    try:
-        yield
-    except BaseException as error:
-        outcome, told = (
-            "failed",
-            str(error) if isinstance(error, GmvError) else f"{type(error).__name__}: {error}",
-        )
-        if isinstance(error, PublicationRefused):
-            outcome = "refused"
-        elif held.loss or isinstance(error, KeyboardInterrupt):  # a lost lease ends notebooks, too
-            outcome = "interrupted"
-            told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
-        _end_unsuccessful(record, held, outcome, told)
-        if outcome == "interrupted":
-            raise GmvError(told) from error
-        raise
-    record.end("succeeded", record.message)
-
-
-def _end_unsuccessful(record: Record, held: lock.Lock, outcome: str, message: str) -> None:
-    """Note such an end. Where the lake can't be reached any more, the run's own failure is what is told."""
-    if not held.stop_renewing():
-        return
-    try:
-        record.end(outcome, message)
-    except Exception as error:
-        if not _is_lost(record.lake, error):
-            raise
-
-
-def _is_lost(lake: Path, error: Exception) -> bool:
-    """Whether an error is that an object store refuses or does not answer."""
-    return location.is_remote(lake) and location.explanation(location.chained(error)) is not None
-
-
-@contextlib.contextmanager
 def _watched(request: Request, record: Record) -> Iterator[None]:
     """However the run ends, note how the lake is then, and tell of problems; neither changes how it ended."""
     try:
@@ -345,7 +303,7 @@ def _watched(request: Request, record: Record) -> Iterator[None]:
                 monitoring.note_run(Reader(record.lake), record.run, record.today, seconds)
                 alerts.after_run(record.lake, record.run, record.today, report if report.exists() else None)
             except Exception as error:
-                if record.outcome == "succeeded" or not _is_lost(record.lake, error):  # else the run tells it
+                if record.outcome == "succeeded" or not is_lost(record.lake, error):  # else the run tells it
                     said = str(error).strip().partition("\n")[0]
                     print(
                         "gmv: the run ended as told, but its end could not be watched: "
@@ -471,17 +429,36 @@ def _has_work(record: Record) -> bool:
     reader = Reader(record.lake)
     if record.window.start_date or any(progress.unfinished(reader, step).runs for step in progress.STEPS):
         return True
+    if _lacks_report(reader):
+        return True
     return bool(publication.plan(reader, record.window, record.today, settings().closed_until).publish)
 
 
-def _maintain_if_due(request: Request, record: Record, show: Show, was_big: bool) -> None:
+def _lacks_report(reader: Reader) -> bool:
+    """Whether the last run that published was stopped before it had made its report."""
+    return bool(
+        reader.rows(
+            """
+            select 1 from monitoring.runs
+            where kind = 'run' and event = 'started' and run in (select run from gold.daily_gmv_history)
+                and "at" > coalesce((
+                    select max("at") from monitoring.runs
+                    where kind = 'run' and event = 'ended' and outcome = 'succeeded'
+                ), timestamp '-infinity')
+            limit 1
+            """
+        )
+    )
+
+
+def _maintain_if_due(request: Request, record: Record, held: lock.Lock, show: Show, was_big: bool) -> None:
     """Maintain the tables after a big load, and every `maintain_every` runs."""
     from gmv import maintain
 
     if settings().maintain_every and (was_big or maintain.is_due(Reader(request.lake))):
         try:
             with show("maintain"):
-                maintain.recorded(request.lake, request.runs_dir, record.today, lambda _: None)
+                maintain.recorded(request.lake, request.runs_dir, record.today, held, lambda _: None)
         except GmvError as error:
             raise GmvError(
                 f"The numbers are published, but the tables are not maintained: {error}"
