@@ -57,7 +57,7 @@ REJECTED = """transaction_datetime,transaction_date,purchase_id,product_id,item_
 2023-03-18 08:00:00,2023-03-18,7,,1,19.999
 """
 
-# What each part of a run commits to, in order. Tests check that a run passes all of these and no others.
+# What each part of a run commits to, in order. test_crash.py checks that a run passes all of these and no others.
 COMMITS = {
     "runner": [
         "monitoring/runs",
@@ -167,13 +167,13 @@ class Scene:
             env=own_environment(GMV_QUARANTINED_PERCENT="100") | environment,  # its files are small
         )
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, **environment: str) -> str:
         """`gmv run` to its end; what it said.
 
         Raises:
             AssertionError: with what it said, when it fails.
         """
-        process = self.start(*arguments)
+        process = self.start(*arguments, **environment)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         return said

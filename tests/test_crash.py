@@ -14,7 +14,8 @@ import crash
 import psutil
 import pytest
 from crash import Case, Scene
-from gmv.lake import lock
+from gmv.errors import LakeLocked
+from gmv.lake import faults, lock
 from gmv.lake.reader import Reader
 from gmv.verify import verify
 
@@ -59,7 +60,9 @@ def end_as_if_never_killed(scene: Scene, folder: Path) -> None:
         folder: for copies of it, which are compared: a copy's files have other times, and so count as changed.
     """
     undisturbed = crash.copy_of(scene, folder / "undisturbed")
-    undisturbed.run()
+    points = folder / "points"
+    undisturbed.run(**{faults.POINTS_FILE: str(points)})
+    assert set(points.read_text().splitlines()) == {case.point for case in crash.all_cases()}
     before, after = scene.published(), undisturbed.published()
     assert before != after
 
@@ -85,6 +88,24 @@ def day_stats(scene: Scene) -> dict:
     """The last of each day's that runs have noted."""
     rows = Reader(scene.lake).rows("select day, gmv from monitoring.day_stats order by recorded_at")
     return {row["day"]: row["gmv"] for row in rows}
+
+
+def test_the_lake_stays_locked_until_the_server_of_a_killed_run_has_ended(scene, tmp_path):
+    scene = crash.copy_of(scene, tmp_path / "orphaned")
+    run = scene.run_until("02_silver before silver/purchase_versions")
+    family = psutil.Process(run.pid).children(recursive=True)
+    (server,) = (process for process in family if process.name() == "java")
+    server.suspend()  # as if a write kept it; it can't end when it is asked to
+    run.kill()
+    run.wait()
+    kernels_gone, _ = psutil.wait_procs([one for one in family if crash.is_kernel(one)], timeout=2)
+    assert kernels_gone
+    with pytest.raises(LakeLocked, match=f"process {run.pid} "):
+        lock.acquire(scene.lake, "too early")
+    assert server.is_running()
+    lock.acquire(scene.lake, "the next one", wait_seconds=20).release()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
 
 
 INTERRUPTED_AT = [

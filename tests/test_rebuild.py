@@ -7,6 +7,7 @@ import datetime as dt
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import small_lake
 from deltalake import DeltaTable
@@ -178,6 +179,31 @@ def test_a_ledger_and_a_history_that_lost_files_go_on_without_their_past(used, s
     assert used.published() == published
     certificate = verify(used.reader, TODAY)
     assert {one.name for one in certificate.comparisons if not one.agrees} <= {"history"}, "sums are right"
+
+
+def test_a_rebuild_that_is_killed_after_it_gave_up_a_part_of_the_history_keeps_what_was_published(
+    used, spark, monkeypatch
+):
+    published = used.published()
+    last = used.reader.rows("select run from gold.daily_gmv_history order by published_at desc limit 1")
+    file_of_an_older_run = next(
+        Path(file)
+        for file in data_files(DeltaTable(used.path / DAILY_GMV_HISTORY.path))
+        if pq.read_table(file)["run"][0].as_py() != last[0]["run"]
+    )
+    file_of_an_older_run.unlink()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rebuild, "_build", killed)
+        rebuilt(used, spark)
+    with pytest.raises(GmvError, match="A rebuild of this lake was killed"):
+        used.run()
+    rebuilt(used, spark)
+    assert used.published() == published
+    assert progress.unfinished_rebuilds(used.reader, progress.HISTORY_LOST) == []
 
 
 def a_file_of(folder: Path) -> Path:

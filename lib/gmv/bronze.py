@@ -176,7 +176,8 @@ def finish_killed_run(lake_path: Path) -> list[str]:
     """
     for folder in {location.local_twin(lake_path), lake_path}:
         location.remove(folder / STAGED)
-    of_run = "select distinct sha256 from bronze.files where run = $run"  # a notebook's run may be given twice
+    # By content, since the id of a notebook's run may be given twice.
+    of_run = "select distinct sha256 from bronze.files where run = $run"
     reader, missing = Reader(lake_path), []
     for event in EVENT_TABLES:
         if commit := records.last_commit(lake_path, event.bronze):

@@ -12,6 +12,7 @@ from gmv.tables import PROGRESS
 
 SILVER, LEDGER = STEPS = ("silver", "ledger")
 BEGUN, DONE = "rebuild", "rebuilt"
+HISTORY_LOST = "history lost"
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,24 @@ def _changed_by(reader: Reader, retractions: Sequence[str]) -> list[str]:
 
 
 def note_rebuild(lake_path: Path, run: str, moment: str) -> None:
-    """Note that a rebuild begins to swap tables (BEGUN), or that it and all before it are done (DONE)."""
-    runs = [run] if moment == BEGUN else unfinished_rebuilds(Reader(lake_path))
+    """Note that a rebuild begins to change tables (BEGUN), that the history of what was published can't be read
+    whole (HISTORY_LOST), or that this rebuild and all before it are done (DONE).
+    """
+    runs = unfinished_rebuilds(Reader(lake_path)) if moment == DONE else [run]
     rows = [{"step": moment, "bronze_run": one, "run": run, "recorded_at": records.now()} for one in runs]
     records.append(lake_path, PROGRESS, rows)
 
 
-def unfinished_rebuilds(reader: Reader) -> list[str]:
-    """Rebuilds that began to swap tables and were killed: until one is done, tables may not fit together."""
+def unfinished_rebuilds(reader: Reader, moment: str = BEGUN) -> list[str]:
+    """Rebuilds that began to change tables and were killed: until one is done, tables may not fit together.
+
+    Args:
+        moment: HISTORY_LOST for those among them that found the history in pieces.
+    """
     rows = reader.rows(
-        "select distinct bronze_run from monitoring.progress where step = $begun and bronze_run not in "
+        "select distinct bronze_run from monitoring.progress where step = $moment and bronze_run not in "
         "(select bronze_run from monitoring.progress where step = $done) order by bronze_run",
-        begun=BEGUN,
+        moment=moment,
         done=DONE,
     )
     return [row["bronze_run"] for row in rows]

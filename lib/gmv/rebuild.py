@@ -1,8 +1,8 @@
 """Rebuild: silver anew from bronze, beside the old tables, compared, and swapped in where it differs.
 
 The ledger gets what it lacks, and gold/daily_gmv, if it is damaged, what its history says was published. A
-rebuild notes that it begins to swap and when it is done; one that was killed in between is done again, by the
-next run or rebuild, which changes nothing that was done already.
+rebuild notes that it begins to repair or swap, and when it is done; one that was killed in between is done
+again, by the next run or rebuild, which changes nothing that was done already.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
         GmvError: when a table that records what happened can't be read and can't be repaired.
     """
     clean(lake.path)
-    lost = {table: _repair(lake.path, table, run) for table in (GMV_LEDGER, DAILY_GMV_HISTORY)}
+    lost = [*_repair(lake.path, GMV_LEDGER, run), *_repair(lake.path, DAILY_GMV_HISTORY, run)]
+    is_history_whole = not progress.unfinished_rebuilds(Reader(lake.path), progress.HISTORY_LOST)
     to_silver = progress.unfinished(Reader(lake.path), progress.SILVER)
     beside = Lake(lake.path / BESIDE / run, lake.spark)
     with show("from bronze"):
@@ -91,12 +92,12 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
         to_ledger = progress.unfinished(Reader(lake.path), progress.LEDGER)
         posted = lake.append_postings(_lacking(lake, to_ledger), run)
     progress.note(lake.path, to_ledger, run)
-    restored = _restore_daily_gmv(lake.path, run, is_history_whole=not lost[DAILY_GMV_HISTORY])
+    restored = _restore_daily_gmv(lake.path, run, is_history_whole=is_history_whole)
     for layer in ("silver", "gold"):
         monitoring.note_counts(Reader(lake.path), layer, run)
     progress.note_rebuild(lake.path, run, progress.DONE)
     clean(lake.path)
-    return Rebuilt(tables, [*lost[GMV_LEDGER], *lost[DAILY_GMV_HISTORY], *restored], posted)
+    return Rebuilt(tables, [*lost, *restored], posted)
 
 
 def clean(lake_path: Path) -> None:
@@ -215,10 +216,16 @@ def _problem(lake_path: Path, table: Table) -> str | None:
 
 
 def _repair(lake_path: Path, table: Table, run: str) -> list[str]:
-    """Let a table go on without the files that are gone or can't be read; what they held is lost from it."""
+    """Let a table go on without the files that are gone or can't be read; what they held is lost from it.
+
+    That it does is noted before: whoever comes after a kill finds a table that can be read.
+    """
     problem = _problem(lake_path, table)
     if problem in (None, MISSING):
         return []
+    progress.note_rebuild(lake_path, run, progress.BEGUN)
+    if table == DAILY_GMV_HISTORY:
+        progress.note_rebuild(lake_path, run, progress.HISTORY_LOST)
     if _set_aside_unless_open(lake_path, table, run):
         return [f"{table.path} could not be opened and was set aside in {DAMAGED}/{run}"]
     reader, unreadable = Reader(lake_path), []
