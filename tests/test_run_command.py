@@ -348,22 +348,22 @@ def test_a_signal_to_a_kernel_that_has_ended_goes_nowhere(tmp_path):
     assert handle.poll() == -1
 
 
-def test_a_run_itself_does_without_pandas(tmp_path):
+def test_a_run_itself_does_without_pandas(folders, tmp_path):
     """It is in its kernels, where it has uses; here pyarrow would import it, unless it can't be found."""
+    shutil.rmtree(tmp_path / "landing")
+    (tmp_path / "landing").mkdir()
     source = """
     import sys
-    from pathlib import Path
-    from gmv.lake import records
-    from gmv.run import runner
-    from gmv.tables import FILES
-    runner._spare_pandas()
-    records.append(Path(sys.argv[1]), FILES, [{"path": "a.csv", "run": "r"}])
-    assert "pandas" not in sys.modules
+    from gmv.cli import main
+    try:
+        main()
+    except SystemExit as ended:
+        assert ended.code == 0
+    assert "pyarrow" in sys.modules and "pandas" not in sys.modules
     import pandas
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source), str(tmp_path)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", textwrap.dedent(source), "run", *folders]
+    done = subprocess.run(command, capture_output=True, text=True, env=own_environment())
     assert done.returncode == 0, done.stderr
 
 
