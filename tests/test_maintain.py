@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 from decimal import Decimal
@@ -11,10 +12,11 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 import small_lake
+from command import GMV, own_environment
 from deltalake import DeltaTable
 from gmv import maintain, monitoring
 from gmv.errors import LakeLocked, UsageError
-from gmv.lake import lock, pruning, records
+from gmv.lake import faults, lock, pruning, records
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.settings import settings
@@ -129,6 +131,27 @@ def test_maintenance_is_on_record_and_waits_for_no_other_run(tmp_path):
             maintain.run(tmp_path, tmp_path / "runs", dt.date(2023, 3, 2), lambda _: None)
     finally:
         held.release()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    "table", [PURCHASE.bronze, PURCHASE.versions, GMV_LEDGER], ids=lambda table: table.path
+)
+def test_killed_at_a_commit_it_changes_nothing_and_the_next_one_ends_well(tmp_path, table, moment):
+    lake, paused = tmp_path / "lake", tmp_path / "paused"
+    small_lake.write_sample(lake)
+    before = rows_of_all_tables(lake)
+    command = [str(GMV), "maintain", "--lake", str(lake), "--runs-dir", str(tmp_path / "runs")]
+    stop = {faults.PAUSE_AT: f"runner {moment} {table.path}", faults.PAUSE_FILE: str(paused)}
+    killed = subprocess.Popen(command, env=own_environment(**stop))
+    while not paused.exists():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert rows_of_all_tables(lake) == before
+    assert subprocess.run(command, env=own_environment(), capture_output=True).returncode == 0
+    assert rows_of_all_tables(lake) == before
 
 
 def test_it_is_due_after_so_many_runs(tmp_path, monkeypatch):
