@@ -244,6 +244,15 @@ def _rows(reader: Reader, table: Table) -> list[tuple]:
     return reader.sql(f"select {distinct} {columns} from {table.layer}.{table.name} order by all").fetchall()
 
 
+def taken_in_once(lake: Path) -> bool:
+    """Whether each content is noted once, by the run that its records are of."""
+    reader = Reader(lake)
+    twice = "select sha256 from bronze.files where outcome = 'ingested' group by all having count(*) > 1"
+    noted = "select sha256, run from bronze.files where outcome = 'ingested'"
+    held = " union ".join(f"select sha256, run from bronze.{event.name}" for event in EVENT_TABLES)
+    return not reader.rows(twice) and not reader.rows(f"({held}) except ({noted})")
+
+
 def first_run(scene: Scene) -> None:
     """The run that every case has behind it."""
     scene.deliver("1", BEFORE)

@@ -62,6 +62,7 @@ def try_case(case: Case, scene: Scene, before: dict, after: dict, expected: dict
         finished = time.monotonic() - began
         assert scene.published() == after, "the finished run published other numbers"
         assert verify(Reader(scene.lake), crash.TODAY).agrees, "the second engine disagrees"
+        assert crash.taken_in_once(scene.lake), "a file is noted twice, or under another run than its records"
         found = crash.content(scene.lake)
         differing = [path for path in expected if found[path] != expected[path]]
         assert not differing, f"other rows than without the kill in {', '.join(differing)}"

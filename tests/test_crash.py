@@ -80,6 +80,7 @@ def end_as_if_never_killed(scene: Scene, folder: Path) -> None:
     scene.run()
 
     assert crash.content(scene.lake) == crash.content(undisturbed.lake)
+    assert crash.taken_in_once(scene.lake)
     assert verify(Reader(scene.lake), crash.TODAY).agrees
     assert day_stats(scene) == day_stats(undisturbed)
 
