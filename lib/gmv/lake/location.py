@@ -271,7 +271,7 @@ _EXPLANATIONS = (
 def replace_text(file: Path, text: str) -> None:
     """Write a file of this machine: a reader, and whoever comes after a kill, sees the old or the new, never a part."""
     unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(text)
+    unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(file)
 
 

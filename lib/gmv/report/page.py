@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import nbformat
@@ -10,6 +9,7 @@ from nbconvert import HTMLExporter
 
 from gmv import show
 from gmv.errors import GmvError
+from gmv.lake import location
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.tables import DAILY_GMV
@@ -45,9 +45,7 @@ def render(notebook_path: Path, target: Path) -> None:
         template_name="base", template_file=str(_TEMPLATE), exclude_input=True, exclude_anchor_links=True
     )
     page, _ = exporter.from_notebook_node(notebook)
-    unfinished = target.with_name(target.name + ".unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, target)
+    location.replace_text(target, page)
 
 
 def write_numbers(reader: Reader, window: Window, target: Path) -> None:

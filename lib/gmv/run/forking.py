@@ -158,8 +158,8 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
-def _serve(line: socket.socket, owner: int) -> tuple[dict, int] | None:
-    """Do what is asked; in a process that is to be a kernel, the request for it and its parent, None at the end."""
+def _serve(line: socket.socket) -> dict | None:
+    """Do what is asked; in a process that is to be a kernel, the request for it, and None at the end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels
     for text in line.makefile("r"):
         request = json.loads(text)
@@ -170,12 +170,11 @@ def _serve(line: socket.socket, owner: int) -> tuple[dict, int] | None:
             continue
         if request["is_last"]:
             line.sendall(f"{os.getpid()}\n".encode())
-            return request, owner
+            return request
         gc.freeze()  # no page is written only because the collector looks at it
-        origin = os.getpid()
         pid = os.fork()
         if not pid:
-            return request, origin
+            return request
         line.sendall(f"{pid}\n".encode())
     return None
 
@@ -202,9 +201,9 @@ def _become_kernel(request: dict, parent: int) -> None:
 if __name__ == "__main__":
     if sys.path[0] == str(Path.cwd()):  # as ipykernel_launcher does; the kernel adds its own
         del sys.path[0]
-    owner = os.getppid()
+    owner, origin = os.getppid(), os.getpid()
     with socket.socket(fileno=int(sys.argv[1])) as line:
-        asked = _serve(line, owner)
-    if not asked:
+        request = _serve(line)
+    if not request:
         os._exit(0)  # what is imported has nothing to say at its end
-    _become_kernel(*asked)
+    _become_kernel(request, parent=owner if request["is_last"] else origin)

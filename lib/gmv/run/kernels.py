@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.lake.lock import Lock
 from gmv.lake.spark import SparkServer
-from gmv.run.forking import Origin
+from gmv.run.forking import Forked, Origin
 from gmv.settings import PROJECT, settings
 
 _SECRET = ("GMV_ALERT_URLS",)
@@ -86,9 +87,7 @@ class Kernels:
             lock=lock,
             server=server,
             log=self._folder / LOG,
-            origin=self._origin,
-            imports=_imports_of(name),
-            is_last=not then,
+            fork=partial(self._origin.fork, _imports_of(name), is_last=not then) if self._origin else None,
         )
         try:
             run_sync(kernel.start_kernel)(
@@ -120,9 +119,7 @@ class KernelManager(AsyncKernelManager):
         lock: Lock | None = None,
         server: SparkServer | None = None,
         log: Path | None = None,
-        origin: Origin | None = None,
-        imports: Sequence[str] = (),
-        is_last: bool = False,
+        fork: Callable[..., Forked] | None = None,
         **options: Any,
     ) -> None:
         """Nothing is started yet.
@@ -133,9 +130,8 @@ class KernelManager(AsyncKernelManager):
                 its client would go on asking for many minutes.
             log: file for what the kernel says beside its notebook, such as that it was interrupted; without
                 it, it says it to the user.
-            origin: the process that the kernel is forked from; without it, it is started anew.
-            imports: what is imported there before.
-            is_last: the origin has no other kernel to fork after this one.
+            fork: gives the process, as `Origin.fork` does after its first argument; without it, it is started
+                anew.
             options: those of AsyncKernelManager.
         """
         # Without an absolute path the sockets would lie in the working folder, which kernel and runner need
@@ -146,10 +142,8 @@ class KernelManager(AsyncKernelManager):
         super().__init__(**{**options, **where})
         self._environment, self._lock, self._server, self._log = environment or {}, lock, server, log
         self._clients: list[AsyncKernelClient] = []
-        if origin:
-            self.provisioner = _ForkedProvisioner(
-                origin, imports, is_last, parent=self, kernel_spec=self.kernel_spec
-            )
+        if fork:
+            self.provisioner = _ForkedProvisioner(fork, parent=self, kernel_spec=self.kernel_spec)
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         lock = self._lock
@@ -181,18 +175,16 @@ class KernelManager(AsyncKernelManager):
 class _ForkedProvisioner(LocalProvisioner):
     """Has the kernel forked where jupyter_client's own would start it."""
 
-    def __init__(self, origin: Origin, imports: Sequence[str], is_last: bool, **options: Any) -> None:
+    def __init__(self, fork: Callable[..., Forked], **options: Any) -> None:
         super().__init__(**options)
-        self._origin, self._imports, self._is_last = origin, imports, is_last
+        self._fork = fork
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
-        forked = self._origin.fork(
-            self._imports,
+        forked = self._fork(
             cmd[cmd.index("ipykernel_launcher") + 1 :],
             options["env"],
             options["cwd"],
             holds=options.get("pass_fds", ()),
-            is_last=self._is_last,
         )
         self.process = forked  # type: ignore[assignment]
         self.pid = forked.pid

@@ -429,9 +429,8 @@ def _has_work(record: Record) -> bool:
     reader = Reader(record.lake)
     if record.window.start_date or any(progress.unfinished(reader, step).runs for step in progress.STEPS):
         return True
-    if _lacks_report(reader):
-        return True
-    return bool(publication.plan(reader, record.window, record.today, settings().closed_until).publish)
+    due = publication.plan(reader, record.window, record.today, settings().closed_until).publish
+    return bool(due) or _lacks_report(reader)
 
 
 def _lacks_report(reader: Reader) -> bool:
