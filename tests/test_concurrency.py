@@ -70,17 +70,13 @@ def test_a_lock_whose_holder_was_killed_is_taken_over(tmp_path):
     lock.acquire(tmp_path, "the next one").release()
 
 
-@pytest.mark.parametrize("for_all", [False, True])
-def test_a_child_that_inherited_the_lock_keeps_it_unless_it_is_released_for_all(tmp_path, for_all):
+def test_a_child_that_inherited_the_lock_keeps_it_when_its_run_lets_go(tmp_path):
     held = lock.acquire(tmp_path, "the run")
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held.fd])
     try:
-        held.release(for_all=for_all)
-        if for_all:
-            lock.acquire(tmp_path, "the next one").release()
-        else:
-            with pytest.raises(LakeLocked, match="by the run"):
-                lock.acquire(tmp_path, "too early")
+        held.release()
+        with pytest.raises(LakeLocked, match="by the run"):
+            lock.acquire(tmp_path, "too early")
     finally:
         child.communicate()
     lock.acquire(tmp_path, "the next one").release()

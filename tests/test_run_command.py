@@ -19,7 +19,7 @@ import psutil
 import pytest
 from command import GMV, own_environment
 from gmv.errors import GmvError, LakeLocked
-from gmv.lake import lock
+from gmv.lake import lock, spark
 from gmv.lake.reader import Reader
 from gmv.run import forking, kernels
 from gmv.settings import PROJECT, settings
@@ -253,6 +253,12 @@ def test_server_takes_no_connection_without_its_token(server):
     wrong = {**environment, token: "guessed"}
     without = subprocess.run(run, env=wrong, capture_output=True, text=True, timeout=120)
     assert without.returncode != 0 and "UNAUTHENTICATED" in without.stderr
+
+
+def test_a_server_starts_where_another_one_is_in_use(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARK_REMOTE", "sc://nowhere.invalid:1")
+    with spark.SparkServer(None, tmp_path / "spark.log") as another:
+        another.wait()
 
 
 class EndedServer:

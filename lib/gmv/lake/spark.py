@@ -190,6 +190,8 @@ class SparkServer:
             self.port = free.getsockname()[1]
         self._scratch = tempfile.TemporaryDirectory(prefix="gmv-spark-", ignore_cleanup_errors=True)
         log.parent.mkdir(parents=True, exist_ok=True)
+        # Spark refuses to be a server where this names another one.
+        others = {name: value for name, value in os.environ.items() if name != "SPARK_REMOTE"}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [
@@ -200,7 +202,7 @@ class SparkServer:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, _TOKEN: self.token, "SPARK_LOCAL_IP": _own_address()},
+                env={**others, _TOKEN: self.token, "SPARK_LOCAL_IP": _own_address()},
                 pass_fds=[lock.fd] if lock else [],
                 start_new_session=True,
                 cwd=self._scratch.name,
