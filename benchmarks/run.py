@@ -36,6 +36,8 @@ DATA = HERE / "data"
 RESULTS = HERE / "results"
 SAMPLE = HERE.parent / "data_lake" / "landing"
 GIB, MIB = 2**30, 2**20
+LARGE, HUGE = 2_000_000, 20_000_000
+"""Purchases from which on a lake's first load and days are compared with whom."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,16 @@ class Bench:
             self._turn(then, landing, out, number, purchases)
 
         if "gmv" in self._names():
-            self._ratio(first, first, "pyspark", 1.5)
-            self._limit(
-                "Spark server's memory", first, "java", GIB, "GiB", 4 if purchases <= 2_000_000 else 6
-            )
-            self._ratio(then, then, "pyspark", 0.5)
-            self._ratio(then, then, "duckdb", 1.0)
+            if purchases >= LARGE:
+                self._ratio(first, first, "pyspark", 1.5)
+                self._limit("Spark server's memory", first, "java", GIB, "GiB", 4 if purchases < HUGE else 6)
+            if LARGE <= purchases < HUGE:
+                self._ratio(then, then, "pyspark", 0.5)
+            if purchases >= HUGE:
+                self._ratio(then, then, "duckdb", 1.0)
             self._limit("Spark server's memory", then, "java", GIB, "GiB", 4)
-            self._limit("runner's and kernels' memory", then, "others", MIB, "MiB", 500)
+            for phase in (first, then):
+                self._limit("runner's and kernels' memory", phase, "others", MIB, "MiB", 500)
             self._looking(out / "gmv" / "lake", purchases)
             self._disk(out / "gmv" / "lake", purchases)
         shutil.rmtree(out)
@@ -249,6 +253,27 @@ def _times(costs: dict[tuple[str, str], list[Cost]]) -> list[list[str]]:
     return lines
 
 
+def _write(name: str, bench: Bench, sizes: list[int], days: int, seed: int, load: float) -> None:
+    """The page and the chart of what has been measured; a benchmark that ends early leaves what it has."""
+    made_up = (
+        f", and {', '.join(f'{size:,}' for size in sizes)} purchases made up (seed {seed}), then {days} "
+        + ("days of about 5,500 new ones and their late company")
+    )
+    facts = {
+        "Date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "Data": f"the sample{made_up if sizes else ''}",
+        "Machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB memory, "
+        f"{platform.system()} {platform.machine()}",
+        "Load before and after": f"{load:.1f} and {os.getloadavg()[0]:.1f} processes on average in a minute; "
+        "others' work slows all contenders",
+        "Python": platform.python_version(),
+        "Java": _java(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(_page(name, facts, bench), encoding="utf-8")
+    _chart(bench.targets, RESULTS / f"{name}.png")
+
+
 def _java() -> str:
     java = shutil.which("java")
     if java is None:
@@ -357,25 +382,14 @@ def main(
     with tempfile.TemporaryDirectory(prefix="work-", dir=DATA) as work:
         bench = Bench(Path(work), contenders, repeat, days, console)
         bench.sample()
-        for size in sizes:
+        _write(name, bench, [], days, seed, load)
+        for number, size in enumerate(sizes, 1):
             bench.history(size, seed)
-        bench.growth(sizes)
-    facts = {
-        "Date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "Data": f"the sample, and {', '.join(f'{size:,}' for size in sizes)} purchases made up (seed {seed}), "
-        f"then {days} days of about 5,500 new ones and their late company",
-        "Machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB memory, "
-        f"{platform.system()} {platform.machine()}",
-        "Load before and after": f"{load:.1f} and {os.getloadavg()[0]:.1f} processes on average in a minute; "
-        "others' work slows all contenders",
-        "Python": platform.python_version(),
-        "Java": _java(),
-    }
+            if number == len(sizes):
+                bench.growth(sizes)
+            _write(name, bench, sizes[:number], days, seed, load)
     console.print(_shown(TIMES, _times(bench.costs)))
     console.print(_shown(AIMS, [target.cells() for target in bench.targets]))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(_page(name, facts, bench), encoding="utf-8")
-    _chart(bench.targets, RESULTS / f"{name}.png")
     console.print(f"Written: benchmarks/results/{name}.md")
 
 

@@ -17,8 +17,8 @@ from itertools import accumulate
 
 from gmv import publication
 from gmv.lake.reader import Reader
+from gmv.problems import newest_events
 from gmv.settings import settings
-from gmv.tables import EVENT_TABLES
 
 IN_PROGRESS, PENDING, PROVISIONAL, SETTLED = STATES = ("in progress", "pending", "provisional", "settled")
 
@@ -166,16 +166,6 @@ def changes(reader: Reader) -> list[Change]:
     return [(row["day"], row["learned_on"], row["amount"]) for row in rows]
 
 
-def newest_event_days(reader: Reader) -> dict[str, dt.date | None]:
-    """The day of each table's newest event; empty where it has none."""
-    return {
-        event.name: reader.rows(
-            f"select cast(max(transaction_datetime) as date) as day from silver.{event.name}"
-        )[0]["day"]
-        for event in EVENT_TABLES
-    }
-
-
 def finality(
     reader: Reader, today: dt.date, start_date: dt.date | None = None, end_date: dt.date | None = None
 ) -> list[Finality]:
@@ -190,7 +180,7 @@ def finality(
     sums, published = publication.ledger_sums(reader), publication.published(reader)
     differing = publication.differing_days(sums, published)
     sums_by_day, published_by_day = _by_day(sums), _by_day(published)
-    newest = newest_event_days(reader)
+    newest = {name: moment and moment.date() for name, moment in newest_events(reader).items()}
     known = [day for day in newest.values() if day]
     known_through = min([today - dt.timedelta(days=1), *([max(known)] if known else [])])
     history = History(changes(reader), known_through, settings().finality_days)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ from gmv.lake.reader import Reader
 from gmv.quality import acceptance, files
 from gmv.quality.findings import severity
 from gmv.settings import settings
+from gmv.tables import EVENT_TABLES
 
 FAILED_RUN = "failed_run"
 BLOCKED = "blocked_publication"
@@ -100,20 +101,19 @@ class Freshness:
         return max(0, (self.expected_day - self.newest_published_day).days)
 
 
+def newest_events(reader: Reader) -> dict[str, dt.datetime | None]:
+    """The time of each table's newest event, by the source's clock; empty where it has none."""
+    return {event.name: reader.newest(event.latest, "transaction_datetime") for event in EVENT_TABLES}
+
+
 def freshness(reader: Reader, today: dt.date) -> Freshness:
     """How new what the lake holds is, and what is expected by now."""
-    (newest,) = reader.rows(
-        """
-        select (select max(transaction_datetime) from silver.purchase) as purchase,
-               (select max(transaction_datetime) from silver.product_item) as product_item,
-               (select max(transaction_datetime) from silver.purchase_extra_info) as purchase_extra_info,
-               (select max(modified_at) from bronze.files) as file,
-               (select max(transaction_date) from gold.daily_gmv) as day
-        """
+    (other,) = reader.rows(
+        "select (select max(modified_at) from bronze.files) as file, "
+        "(select max(transaction_date) from gold.daily_gmv) as day"
     )
-    file, day = newest.pop("file"), newest.pop("day")
     expected = today - dt.timedelta(days=1 + settings().late_after_days)
-    return Freshness(newest, file, day, expected)
+    return Freshness(newest_events(reader), other["file"], other["day"], expected)
 
 
 def open_problems(reader: Reader, today: dt.date) -> list[Problem]:
@@ -188,12 +188,13 @@ def _anomalies(reader: Reader) -> Iterable[Problem]:
         order by day desc, "check", subject
         """
     )
+    made_of = _made_of(reader, {row["day"] for row in rows})
     for row in rows:
         yield Problem(
             ANOMALY,
             f"{row['check']}:{row['subject']}",
             f"{row['check']}, {row['subject']}: {row['message'].rstrip('.')}.",
-            _made_of(reader, row["day"]),
+            made_of[row["day"]],
             f"{BY_NAME[row['check']].advice if row['check'] in BY_NAME else ''} See gmv explain {row['day']}".strip(),
         )
 
@@ -249,14 +250,13 @@ def _quarantined(reader: Reader) -> Iterable[Problem]:
         yield Problem(QUARANTINE, "", what, "", "")
 
 
-def _made_of(reader: Reader, day: dt.date) -> str:
-    """What the ledger has of a day, by reason."""
-    return _by_reason(
-        "By the ledger",
-        reader.rows(
-            f"{_REASONS} where transaction_date = $day group by all order by abs(sum(amount)) desc", day=day
-        ),
+def _made_of(reader: Reader, days: Collection[dt.date]) -> dict[dt.date, str]:
+    """What the ledger has of each of these days, by reason."""
+    query = (
+        f"{_REASONS} where list_contains($days, transaction_date) group by all order by abs(sum(amount)) desc"
     )
+    rows = reader.rows(query, days=list(days)) if days else []
+    return {day: _by_reason("By the ledger", [row for row in rows if row["day"] == day]) for day in days}
 
 
 def _posted(reader: Reader, day: dt.date, run: str) -> str:
@@ -282,7 +282,7 @@ def _posted(reader: Reader, day: dt.date, run: str) -> str:
 
 
 _REASONS = """
-    select reason, cause, if(purchases = 0, amount > 0, purchases > 0) as adds,
+    select transaction_date as day, reason, cause, if(purchases = 0, amount > 0, purchases > 0) as adds,
         cast(sum(amount) as decimal(38, 2)) as amount, count(distinct purchase_id) as purchases
     from gold.gmv_ledger
 """

@@ -214,6 +214,8 @@ def _naming_what_is_damaged(reader: Reader) -> Iterator[None]:
 
 def pin(reader: Reader) -> dict[str, int | None]:
     """Fix the version of each table that is compared, and return them by path."""
+    for table in _COMPARED_TABLES:
+        reader.view(table)
     return {table.path: reader.version(table) for table in _COMPARED_TABLES}
 
 

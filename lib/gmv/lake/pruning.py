@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -59,3 +60,15 @@ def may_hold(delta: DeltaTable, wanted: Mapping[str, Sequence[Range]]) -> list[s
         }
         paths = [path for path in paths if path in chosen]
     return paths
+
+
+def may_hold_greatest(delta: DeltaTable, column: str) -> list[str]:
+    """The paths of the files that may hold a timestamp column's greatest value.
+
+    Most writers cut off what is less than a millisecond: within one, files can't be told apart.
+    """
+    actions = pa.table(delta.get_add_actions(flatten=True)).to_pydict()
+    highs = actions.get(f"max.{column}", [None] * len(actions["path"]))
+    known = [high for high in highs if high is not None]
+    least = max(known) - dt.timedelta(milliseconds=1) if known else None
+    return [path for path, high in zip(actions["path"], highs, strict=True) if high is None or high >= least]

@@ -6,6 +6,7 @@ so that all its answers come from the same state.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ _DUCKDB_TYPES = {
     "array<string>": "VARCHAR[]",
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
 }
+
+_KEPT_ROWS: dict[str, tuple[frozenset[str], pa.Table | None]] = {}
+"""By place: the files of partitioned tables that this process has read, and their rows with their `filename`."""
 
 
 class Damaged(GmvError):
@@ -95,7 +99,7 @@ class Reader:
 
         All files without ranges. Queries must still choose the rows, as with `near` and `of_runs`.
         """
-        self._make_view(table)
+        self.view(table)
         delta = self._pinned(table)
         if not near or not delta:
             return f'from {table.layer}."{table.name}"'
@@ -107,7 +111,7 @@ class Reader:
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
         """A query over the lake's views, with `$name` parameters."""
         for table in _tables_of(query):
-            self._make_view(table)
+            self.view(table)
         return self.connection.sql(query, params=parameters or None)
 
     def frame(self, query: str, **parameters: object) -> pd.DataFrame:
@@ -139,17 +143,20 @@ class Reader:
         Raises:
             Damaged: naming the table and the file at fault.
         """
-        self._make_view(table)
+        self.view(table)
         columns = ", ".join(f'count("{name}")' for name in table.column_names)
         try:
-            counted = self.connection.execute(f'select count(*), {columns} from {table.layer}."{table.name}"')
+            delta = self._pinned(table)
+            files = self._query(table, self._files(delta, table) if delta else [])
+            counted = self.connection.execute(f"select count(*), {columns} from ({files})")
             return counted.fetchall()[0][0]
         except duckdb.Error as error:
             raise Damaged(table, _first_line(error)) from error
 
     def version(self, table: Table) -> int | None:
         """The pinned Delta version of a table; None while the table does not exist."""
-        self._make_view(table)
+        if table.path not in self.versions:
+            self._pinned(table)
         return self.versions[table.path]
 
     def exists(self, table: Table) -> bool:
@@ -177,6 +184,18 @@ class Reader:
         files = data_files(delta)
         return _only(files, pruning.may_hold(delta, {"purchase_id": near})) if near else files
 
+    def newest(self, table: Table, column: str) -> dt.datetime | None:
+        """The greatest moment in a column; only files are opened that may hold it."""
+        delta = self._pinned(table)
+        files = data_files(delta) if delta else []
+        if delta:
+            files = _only(files, pruning.may_hold_greatest(delta, column))
+        try:
+            found = self.connection.execute(f'select max("{column}") from ({self._query(table, files)})')
+            return found.fetchall()[0][0]
+        except duckdb.Error as error:
+            raise Damaged(table, _first_line(error)) from error
+
     def _files(self, delta: DeltaTable, table: Table) -> list[str]:
         files = data_files(delta)
         wanted = {
@@ -186,30 +205,54 @@ class Reader:
         }
         return _only(files, pruning.may_hold(delta, wanted)) if wanted else files
 
-    def _make_view(self, table: Table) -> None:
+    def view(self, table: Table) -> None:
+        """Make the view that a query over `connection` needs, at the pinned version."""
         if table.path in self._views:
             return
         name = f'{table.layer}."{table.name}"'
         self.connection.execute(f"create schema if not exists {table.layer}")
         delta = self._pinned(table)
+        files = self._files(delta, table) if delta else []
         try:
-            self.connection.execute(
-                f"create view {name} as {self._query(table, self._files(delta, table) if delta else [])}"
-            )
+            if table.partition_by:
+                self._make_of_kept_rows(name, table, files)
+            else:
+                self.connection.execute(f"create view {name} as {self._query(table, files)}")
         except duckdb.Error as error:
             raise Damaged(table, _first_line(error)) from error
         self._views.add(table.path)
 
-    def _query(self, table: Table, files: Sequence[str]) -> str:
-        """A query for all rows of these files of a table."""
+    def _make_of_kept_rows(self, name: str, table: Table, files: Sequence[str]) -> None:
+        """Make a copy of a partitioned table, whose many small files this process opens once.
+
+        A file's rows never change; so what is read anew of a newer version are the files that it added.
+        """
+        place = str(self.lake / table.path)
+        kept_files, rows = _KEPT_ROWS.get(place, (frozenset(), None))
+        if missing := sorted(set(files) - kept_files):
+            read = self.connection.sql(self._query(table, missing, "filename")).to_arrow_table()
+            rows = read if rows is None else pa.concat_tables([rows, read])
+            kept_files |= set(missing)
+            _KEPT_ROWS[place] = kept_files, rows
+        self.connection.execute(f"create table {name} as {self._query(table, [])}")
+        if rows is not None:
+            gone = ", ".join(_quoted(file) for file in kept_files - set(files)) or "''"
+            self.connection.register("kept_rows", rows)
+            self.connection.execute(
+                f"insert into {name} select * exclude (filename) from kept_rows where filename not in ({gone})"
+            )
+            self.connection.unregister("kept_rows")
+
+    def _query(self, table: Table, files: Sequence[str], *more: str) -> str:
+        """A query for all rows of these files of a table, and for more columns."""
         typed = ", ".join(
             f'null::{_DUCKDB_TYPES.get(column.type, column.type)} as "{column.name}"'
             for column in table.columns
         )
         if not files:
             return f"select {typed} where false"
-        selected = ", ".join(f'"{column.name}"' for column in table.columns)
-        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        selected = ", ".join([*(f'"{column.name}"' for column in table.columns), *more])
+        listed = ", ".join(_quoted(file) for file in files)
         types = ", ".join(
             f"'{column.name}': {column.type}" for column in table.columns if column.name in table.partition_by
         )
@@ -220,6 +263,10 @@ class Reader:
                 f"from read_parquet([{listed}], {hive}, union_by_name = true))"
             )
         return f"select {selected} from read_parquet([{listed}], {hive})"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:

@@ -390,7 +390,7 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
     """
     tables = [table for event in EVENT_TABLES for table in (event.latest, event.versions)]
     for table in (*tables, FILES, QUARANTINE):
-        reader.version(table)  # makes its view
+        reader.view(table)
     execute = reader.connection.execute
     execute("drop schema if exists judged cascade; create schema judged")
     rejected = f"""

@@ -332,7 +332,12 @@ def _bars(
     if len(days) > _MOST_BARS:
         steps = pd.concat([below, below + heights], axis=1).reindex(days, fill_value=0.0)
         edges = mdates.date2num([*(days - _HALF_A_DAY), days[-1] + _HALF_A_DAY])
-        axes.stairs(steps[1], edges, baseline=steps[0], fill=True, label=label, color=colour, lw=0)
+        shape = StepPatch(steps[1], edges, baseline=steps[0], fill=True, label=label, color=colour, lw=0)  # type: ignore[arg-type]
+        # What `axes.stairs` does, but for its look at each step's outline, which takes seconds for some years.
+        axes.add_artist(shape)
+        shape.sticky_edges.y.append(steps[0].min())
+        axes.update_datalim([(edges[0], steps[0].min()), (edges[-1], steps[1].max())])
+        axes.autoscale_view()
         return
     axes.bar(
         heights.index,

@@ -199,14 +199,19 @@ def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
         "from gold.daily_gmv where subsidiary = 'unknown'"
     )
     (awaiting,) = reader.rows(
-        "select count(*) as purchases from silver.purchase "
-        "where release_date is not null and purchase_id not in (select purchase_id from silver.product_item)"
+        """
+        select count(*) as purchases
+        from (select purchase_id from silver.purchase where release_date is not null)
+        anti join silver.product_item using (purchase_id)
+        """
     )
     (orphans,) = reader.rows(
         """
         select count(*) as purchases from (
-            select purchase_id from silver.product_item union select purchase_id from silver.purchase_extra_info
-        ) anti join silver.purchase using (purchase_id)
+            select purchase_id from silver.product_item anti join silver.purchase using (purchase_id)
+            union
+            select purchase_id from silver.purchase_extra_info anti join silver.purchase using (purchase_id)
+        )
         """
     )
     pending = [one for one in final if one.state == PENDING]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, TemplateExporter
 
 from gmv import show
 from gmv.errors import GmvError
@@ -44,7 +44,8 @@ def render(notebook_path: Path, target: Path) -> None:
     exporter = HTMLExporter(
         template_name="base", template_file=str(_TEMPLATE), exclude_input=True, exclude_anchor_links=True
     )
-    page, _ = exporter.from_notebook_node(notebook)
+    # HTMLExporter's own goes on to parse the whole page, for the sake of Jupyter's classes, which this one lacks.
+    page, _ = TemplateExporter.from_notebook_node(exporter, notebook)
     location.replace_text(target, page)
 
 

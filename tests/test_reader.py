@@ -1,0 +1,75 @@
+"""What is read of a lake without Spark: the pinned version, and no more files than the question needs."""
+
+import datetime as dt
+from decimal import Decimal
+
+import pytest
+from deltalake import DeltaTable
+from gmv.lake import records
+from gmv.lake.reader import Damaged, Reader
+from gmv.tables import DAILY_GMV, event_table
+
+PURCHASE = event_table("purchase").latest
+NEWEST = dt.datetime(2024, 3, 2, 12, 0, 0, 999_400)
+
+
+def publish(lake, amounts):
+    """One more version of gold/daily_gmv: some days of March 2024 with an amount each."""
+    days = {dt.date(2024, 3, number): Decimal(amount) for number, amount in amounts.items()}
+    rows = [{"transaction_date": day, "subsidiary": "a", "gmv": gmv} for day, gmv in days.items()]
+    records.replace_days(lake, days, rows, {"run": "r"})
+    return DeltaTable(lake / DAILY_GMV.path).version()
+
+
+def published(reader):
+    rows = reader.rows("select transaction_date, gmv from gold.daily_gmv order by all")
+    return {row["transaction_date"].day: str(row["gmv"]) for row in rows}
+
+
+def test_each_version_of_the_published_days_has_its_own_rows(tmp_path):
+    old = publish(tmp_path, {1: "1.00", 2: "2.00"})
+    assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.00"}
+    new = publish(tmp_path, {2: "2.50", 3: "3.00"})
+    assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.50", 3: "3.00"}
+    assert published(Reader(tmp_path, {DAILY_GMV.path: old})) == {1: "1.00", 2: "2.00"}
+    assert published(Reader(tmp_path, {DAILY_GMV.path: new})) == {1: "1.00", 2: "2.50", 3: "3.00"}
+    publish(tmp_path, {1: "1.00"})
+    assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.50", 3: "3.00"}
+
+
+def test_a_published_day_is_opened_once_but_a_check_opens_it_again(tmp_path):
+    publish(tmp_path, {1: "1.00"})
+    assert published(Reader(tmp_path)) == {1: "1.00"}
+    for file in (tmp_path / DAILY_GMV.path).rglob("*.parquet"):
+        file.unlink()
+    assert published(Reader(tmp_path)) == {1: "1.00"}
+    with pytest.raises(Damaged, match="gold/daily_gmv"):
+        Reader(tmp_path).check(DAILY_GMV)
+
+
+def bring(lake, *moments):
+    """One more file of silver/purchase."""
+    rows = [
+        {"purchase_id": str(number), "transaction_datetime": moment} for number, moment in enumerate(moments)
+    ]
+    records.append(lake, PURCHASE, rows)
+
+
+def test_the_newest_event_is_looked_for_in_the_file_that_holds_it(tmp_path):
+    bring(tmp_path, dt.datetime(2024, 3, 1), dt.datetime(2024, 3, 1, 23))
+    of_no_use = DeltaTable(tmp_path / PURCHASE.path).file_uris()
+    bring(tmp_path, NEWEST, dt.datetime(2024, 2, 1))
+    bring(tmp_path, NEWEST - dt.timedelta(microseconds=300))
+    # Spark and delta-rs write milliseconds to the log, cut off; another writer may write all that there is.
+    log = tmp_path / PURCHASE.path / "_delta_log" / "00000000000000000002.json"
+    assert "12:00:00.999" in log.read_text()
+    log.write_text(log.read_text().replace("12:00:00.999", "12:00:00.999100"))
+    for file in of_no_use:
+        tmp_path.joinpath(PURCHASE.path, file).unlink()
+    assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") == NEWEST
+
+
+def test_a_table_without_rows_has_no_newest_event(tmp_path):
+    assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") is None
+    bring(tmp_path, None)
+    assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") is None
