@@ -255,13 +255,13 @@ def _times(costs: dict[tuple[str, str], list[Cost]]) -> list[list[str]]:
 
 def _write(name: str, bench: Bench, sizes: list[int], days: int, seed: int, load: float) -> None:
     """The page and the chart of what has been measured; a benchmark that ends early leaves what it has."""
-    made_up = (
-        f", and {', '.join(f'{size:,}' for size in sizes)} purchases made up (seed {seed}), then {days} "
-        + ("days of about 5,500 new ones and their late company")
-    )
+    data = "the sample"
+    if sizes:
+        listed = ", ".join(f"{size:,}" for size in sizes)
+        data += f", and {listed} purchases made up (seed {seed}), then {days} days of about 5,500 new ones"
     facts = {
         "Date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "Data": f"the sample{made_up if sizes else ''}",
+        "Data": data,
         "Machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB memory, "
         f"{platform.system()} {platform.machine()}",
         "Load before and after": f"{load:.1f} and {os.getloadavg()[0]:.1f} processes on average in a minute; "

@@ -46,6 +46,41 @@ VALID = {
 NOT_A_TIMESTAMP, NOT_A_DATE, IMPLAUSIBLE = ["not a timestamp"], ["not a date"], ["implausible_date"]
 NOT_AN_INTEGER, NOT_AN_AMOUNT, OUT_OF_RANGE = ["not an integer"], ["not an amount"], ["out of range"]
 TOO_FINE, NEGATIVE, EMPTY = ["more than 2 decimals"], ["negative"], ["empty"]
+# Texts as long as those that are read at once, some of which Spark's own casts would read.
+AS_LONG_AS_A_TIMESTAMP = [
+    "2024-03-01 10:00:0Z",
+    "2024-03-01 10:00:0 ",
+    " 2024-03-01 10:00:0",
+    "2024-03-01 10:00+01",
+    "2024-03-01 10:00-01",
+    "2024-03-01 1:00:00Z",
+    "2024-03-01 1:0:0.25",
+    "2024-03-1 10:00:0.5",
+    "2024-3-01 10:0:00.1",
+    "+2024-03-01 10:00:0",
+    "-2024-03-01 10:00:0",
+    "0000-03-01 10:00:00",
+    "2024/03/01 10:00:00",
+    "2024-03-01 10.00.00",
+    "2024-03-01_10:00:00",
+    "2024-03-01 10:00:6٠",
+    "2024-03-01 10: 0:00",
+    "2024-03-01 10:00:-5",
+]
+AS_LONG_AS_A_DATE = [
+    "2024-03-1 ",
+    " 2024-03-1",
+    "2024-03-1T",
+    "2024-3-01T",
+    "2024-3-1T0",
+    "2024-3-1 0",
+    "+2024-03-1",
+    "-2024-03-1",
+    "12024-03-1",
+    "2024-03- 1",
+    "2024/03/01",
+    "2024-03-٠1",
+]
 READINGS = {
     ("purchase", "transaction_datetime"): [
         ("2024-02-29 23:59:59", datetime(2024, 2, 29, 23, 59, 59)),
@@ -68,6 +103,7 @@ READINGS = {
         ("2023-02-30 10:00:00", NOT_A_TIMESTAMP),
         ("2024-03-01 10:00:00\n", NOT_A_TIMESTAMP),
         ("2٠24-03-01 10:00:00", NOT_A_TIMESTAMP),
+        *((text, NOT_A_TIMESTAMP) for text in AS_LONG_AS_A_TIMESTAMP),
         ("2000-01-01 00:00:00", datetime(2000, 1, 1)),
         ("1999-12-31 23:59:59.999999", IMPLAUSIBLE),
         ("2024-03-11 12:00:00", datetime(2024, 3, 11, 12)),  # a day after ingestion, to the microsecond
@@ -95,6 +131,7 @@ READINGS = {
         ("2023-03-01\n", NOT_A_DATE),
         ("2023-03-0１", NOT_A_DATE),
         ("today", NOT_A_DATE),
+        *((text, NOT_A_DATE) for text in AS_LONG_AS_A_DATE),
         ("2000-01-01", date(2000, 1, 1)),
         ("1999-12-31", IMPLAUSIBLE),
         ("0000-01-01", NOT_A_DATE),

@@ -43,7 +43,7 @@ def _ask(lake, engine: warehouse.Engine, question: str) -> list[tuple]:
     reader = Reader(lake)
     reader.connection.execute("create schema gmv")
     for table in warehouse.FOR_ANALYSTS:
-        reader.version(table)
+        reader.view(table)
         reader.connection.execute(f"create view gmv.{table.name} as select * from {table.layer}.{table.name}")
     (query,) = sqlglot.transpile(
         FILES[f"{engine.name}/{question}.sql"],

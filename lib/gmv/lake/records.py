@@ -30,6 +30,8 @@ _ARROW_TYPES = {
 
 _ZSTD = WriterProperties(compression="ZSTD", compression_level=1)
 
+_SKIPPED_BY = ("purchase_id", "run", "transaction_date", "transaction_datetime", "subsidiary", "known_on")
+
 
 def arrow_schema(table: Table) -> pa.Schema:
     """The table's columns as Arrow types."""
@@ -134,14 +136,9 @@ def merge_latest(
 def properties(table: Table) -> dict[str, str | None]:
     """A new table's properties: minima and maxima are kept of columns that files are skipped by.
 
-    Of amounts, delta-rs would keep them as floats, and nothing is skipped by amounts.
+    To find those of all columns takes a tenth of the time to write a large table.
     """
-    kept = [
-        column.name
-        for column in table.columns
-        if column.type in ("string", "int", "bigint", "date", "timestamp_ntz")
-        and column.name not in table.partition_by
-    ]
+    kept = [name for name in table.column_names if name in _SKIPPED_BY and name not in table.partition_by]
     return {"delta.dataSkippingStatsColumns": ",".join(kept)}
 
 
