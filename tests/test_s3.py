@@ -271,3 +271,11 @@ def test_a_store_that_honours_conditions_is_told_from_one_that_does_not(place, m
         finding.what: finding.found for finding in doctor.examine(nowhere, place, place) if not finding.fit
     }
     assert unfit == {"Lake": "s3://nowhere/lake: there is no such bucket. Make it, or name another."}
+
+
+def test_a_day_that_is_published_again_leaves_with_its_old_object(place):
+    day = dt.date(2023, 2, 8)
+    for amount in ("1.00", "2.00"):
+        row = {"transaction_date": day, "subsidiary": "nacional", "gmv": Decimal(amount)}
+        records.replace_days(place, [day], [row], {"run": "r"})
+        assert Reader(place).rows("select gmv from gold.daily_gmv") == [{"gmv": Decimal(amount)}]
