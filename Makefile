@@ -74,7 +74,7 @@ orchestration-test: orchestration-setup ## Test each orchestrator with its daemo
 bench: $(READY) ## Time the pipeline beside plain PySpark, pandas, Polars and DuckDB (minutes)
 	@$(BIN)/python benchmarks/run.py
 
-bench-full: $(READY) ## The same with up to 20 million purchases (hours, 40 GB of disk)
+bench-full: $(READY) ## The same with up to 20 million purchases (an hour, 40 GB of disk)
 	@$(BIN)/python benchmarks/run.py --name full --purchases 200000 --purchases 2000000 --purchases 20000000
 
 identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
