@@ -253,12 +253,14 @@ def _times(costs: dict[tuple[str, str], list[Cost]]) -> list[list[str]]:
     return lines
 
 
-def _write(name: str, bench: Bench, sizes: list[int], days: int, seed: int, load: float) -> None:
+def _write(name: str, bench: Bench, sizes: list[int], seed: int, load: float) -> None:
     """The page and the chart of what has been measured; a benchmark that ends early leaves what it has."""
     data = "the sample"
     if sizes:
         listed = ", ".join(f"{size:,}" for size in sizes)
-        data += f", and {listed} purchases made up (seed {seed}), then {days} days of about 5,500 new ones"
+        data += (
+            f", and {listed} purchases made up (seed {seed}), then {bench.days} days of about 5,500 new ones"
+        )
     facts = {
         "Date": f"{datetime.now(UTC):%Y-%m-%d}",
         "Data": data,
@@ -382,12 +384,12 @@ def main(
     with tempfile.TemporaryDirectory(prefix="work-", dir=DATA) as work:
         bench = Bench(Path(work), contenders, repeat, days, console)
         bench.sample()
-        _write(name, bench, [], days, seed, load)
+        _write(name, bench, [], seed, load)
         for number, size in enumerate(sizes, 1):
             bench.history(size, seed)
-            if number == len(sizes):
-                bench.growth(sizes)
-            _write(name, bench, sizes[:number], days, seed, load)
+            _write(name, bench, sizes[:number], seed, load)
+        bench.growth(sizes)
+        _write(name, bench, sizes, seed, load)
     console.print(_shown(TIMES, _times(bench.costs)))
     console.print(_shown(AIMS, [target.cells() for target in bench.targets]))
     console.print(f"Written: benchmarks/results/{name}.md")

@@ -46,7 +46,7 @@ VALID = {
 NOT_A_TIMESTAMP, NOT_A_DATE, IMPLAUSIBLE = ["not a timestamp"], ["not a date"], ["implausible_date"]
 NOT_AN_INTEGER, NOT_AN_AMOUNT, OUT_OF_RANGE = ["not an integer"], ["not an amount"], ["out of range"]
 TOO_FINE, NEGATIVE, EMPTY = ["more than 2 decimals"], ["negative"], ["empty"]
-# Texts as long as those that are read at once, some of which Spark's own casts would read.
+# Texts as long as a well-formed one, some of which Spark's own casts would read.
 AS_LONG_AS_A_TIMESTAMP = [
     "2024-03-01 10:00:0Z",
     "2024-03-01 10:00:0 ",

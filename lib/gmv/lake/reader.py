@@ -143,12 +143,10 @@ class Reader:
         Raises:
             Damaged: naming the table and the file at fault.
         """
-        self.view(table)
         columns = ", ".join(f'count("{name}")' for name in table.column_names)
+        query = self._query(table, self._files(table))
         try:
-            delta = self._pinned(table)
-            files = self._query(table, self._files(delta, table) if delta else [])
-            counted = self.connection.execute(f"select count(*), {columns} from ({files})")
+            counted = self.connection.execute(f"select count(*), {columns} from ({query})")
             return counted.fetchall()[0][0]
         except duckdb.Error as error:
             raise Damaged(table, _first_line(error)) from error
@@ -187,16 +185,18 @@ class Reader:
     def newest(self, table: Table, column: str) -> dt.datetime | None:
         """The greatest moment in a column; only files are opened that may hold it."""
         delta = self._pinned(table)
-        files = data_files(delta) if delta else []
-        if delta:
-            files = _only(files, pruning.may_hold_greatest(delta, column))
+        files = _only(data_files(delta), pruning.may_hold_greatest(delta, column)) if delta else []
+        query = self._query(table, files)
         try:
-            found = self.connection.execute(f'select max("{column}") from ({self._query(table, files)})')
+            found = self.connection.execute(f'select max("{column}") from ({query})')
             return found.fetchall()[0][0]
         except duckdb.Error as error:
             raise Damaged(table, _first_line(error)) from error
 
-    def _files(self, delta: DeltaTable, table: Table) -> list[str]:
+    def _files(self, table: Table) -> list[str]:
+        delta = self._pinned(table)
+        if not delta:
+            return []
         files = data_files(delta)
         wanted = {
             column: ranges
@@ -211,8 +211,7 @@ class Reader:
             return
         name = f'{table.layer}."{table.name}"'
         self.connection.execute(f"create schema if not exists {table.layer}")
-        delta = self._pinned(table)
-        files = self._files(delta, table) if delta else []
+        files = self._files(table)
         try:
             if table.partition_by:
                 self._make_of_kept_rows(name, table, files)
