@@ -77,6 +77,9 @@ bench: $(READY) ## Time the pipeline beside plain PySpark, pandas, Polars and Du
 bench-full: $(READY) ## The same with up to 20 million purchases (an hour, 40 GB of disk)
 	@$(BIN)/python benchmarks/run.py --name full --purchases 200000 --purchases 2000000 --purchases 20000000
 
+bench-years: $(READY) ## The same with histories of 36 days, one year and ten, as many purchases on each day (an hour)
+	@$(BIN)/python benchmarks/run.py --name years --steady --purchases 200000 --purchases 2000000 --purchases 20000000
+
 identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
 	@$(BIN)/python benchmarks/identities.py --purchases 200000 --increments 3 --per-day 2000
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 HISTORY_DAYS = 731
-"""Two years, one of them a leap year."""
+"""Two years, one of them a leap year. A steady history lasts as long as it takes."""
 
 PAID = 0.85
 """Share of purchases that are ever paid."""
@@ -177,13 +177,19 @@ def _seconds(numbers: np.ndarray) -> np.ndarray:
 # --- Day after day --------------------------------------------------------------------------------------
 
 
-def _purchases_by_day(days: np.ndarray, purchases: int, per_day: int, rng: np.random.Generator) -> np.ndarray:
-    """How many purchases each day brings: `purchases` in all of the history, then about `per_day` a day."""
+def _purchases_by_day(
+    days: np.ndarray, trend: np.ndarray, purchases: int, per_day: int, rng: np.random.Generator
+) -> np.ndarray:
+    """How many purchases each day brings: `purchases` in all of the history, then about `per_day` a day.
+
+    Args:
+        trend: each of the history's days by its average.
+    """
     weekday = (days.astype("i8") + 3) % 7  # 1970-01-01 was a Thursday
     volume = WEEKDAYS[weekday] * rng.lognormal(0, 0.05, len(days))
-    history = volume[:HISTORY_DAYS] * np.linspace(*GROWTH, HISTORY_DAYS)
+    history = volume[: len(trend)] * trend
     until = np.rint(purchases * np.cumsum(history) / history.sum()).astype("i8")
-    return np.concatenate([np.diff(until, prepend=0), np.rint(per_day * volume[HISTORY_DAYS:]).astype("i8")])
+    return np.concatenate([np.diff(until, prepend=0), np.rint(per_day * volume[len(trend) :]).astype("i8")])
 
 
 def _arrivals(days: np.ndarray, counts: np.ndarray, seed: int) -> Iterator[Events]:
@@ -263,10 +269,11 @@ def generate(
     end_date: date = date(2024, 12, 31),
     parts: int = 1,
     per_day: int = 5_500,
+    steady: bool = False,
 ) -> list[Written]:
     """Write a first load, and the files of the days after it. Returns every file with its rows and bytes.
 
-    The first load depends on neither `increments` nor `per_day`: more of them only add files.
+    The first load does not depend on `increments`, nor on `per_day` unless it is steady: more of them only add files.
 
     Args:
         out: folder to make. It appears whole or not at all.
@@ -276,6 +283,8 @@ def generate(
         end_date: the last day of the first load, which holds all that arrived by its end.
         parts: files per table of the first load, each of some months of arrivals.
         per_day: purchases made on each day after the first load, on average, whatever its size.
+        steady: the first load has `per_day` purchases a day, too, and as many days as that takes, instead of two
+            years on which they grow. So more purchases are a longer history, not fuller days.
 
     Raises:
         FileExistsError: `out` exists.
@@ -285,17 +294,18 @@ def generate(
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    first_day = np.datetime64(end_date - timedelta(days=HISTORY_DAYS - 1), "D")
-    days = first_day + np.arange(HISTORY_DAYS + increments)
-    counts = _purchases_by_day(days, purchases, per_day, np.random.default_rng(seed))
+    trend = np.ones(max(1, round(purchases / per_day))) if steady else np.linspace(*GROWTH, HISTORY_DAYS)
+    first_day = np.datetime64(end_date - timedelta(days=len(trend) - 1), "D")
+    days = first_day + np.arange(len(trend) + increments)
+    counts = _purchases_by_day(days, trend, purchases, per_day, np.random.default_rng(seed))
 
     files = _Files(partial)
     begun = None
     for number, arrived in enumerate(_arrivals(days, counts, seed)):
-        if number >= HISTORY_DAYS:
+        if number >= len(trend):
             suffix = f"-{days[number]}"
         else:
-            suffix = f"-part-{number * parts // HISTORY_DAYS + 1:03}" if parts > 1 else ""
+            suffix = f"-part-{number * parts // len(trend) + 1:03}" if parts > 1 else ""
         if suffix != begun:
             files.begin(suffix)
             begun = suffix
@@ -315,6 +325,8 @@ Examples:
   python benchmarks/generate.py /tmp/large --purchases 2000000 --increments 30 --seed 1
 
   python benchmarks/generate.py /tmp/parts --purchases 200000 --parts 12 --end-date 2023-12-31
+
+  python benchmarks/generate.py /tmp/ten-years --purchases 20000000 --steady
 """
 
 
@@ -334,13 +346,17 @@ def main(
         int, typer.Option(min=1, max=HISTORY_DAYS, help="Files per table of the first load")
     ] = 1,
     per_day: Annotated[
-        int, typer.Option(min=0, help="Purchases a day after the first load, on average")
+        int, typer.Option(min=1, help="Purchases a day after the first load, on average")
     ] = 5_500,
+    steady: Annotated[
+        bool,
+        typer.Option("--steady", help="As many a day in the first load, which lasts as long as that takes"),
+    ] = False,
 ) -> None:
     """Write event CSV files: a first load of two years, then one file per table and day."""
     console = Console()
     try:
-        files = generate(out, purchases, increments, seed, end_date.date(), parts, per_day)
+        files = generate(out, purchases, increments, seed, end_date.date(), parts, per_day, steady)
     except FileExistsError as error:
         Console(stderr=True).print(str(error), soft_wrap=True)
         raise typer.Exit(2) from None

@@ -86,12 +86,12 @@ class Bench:
         if "gmv" in self._names():
             self._limit("runner's and kernels' memory", "the sample", "others", MIB, "MiB", 500)
 
-    def history(self, purchases: int, seed: int) -> None:
+    def history(self, purchases: int, seed: int, steady: bool) -> None:
         """A first load of so many purchases, then some days."""
-        data = DATA / f"{purchases}-{self.days}-{seed}"
+        data = DATA / f"{purchases}-{self.days}-{seed}{'-steady' if steady else ''}"
         if not data.exists():
             self.console.print(f"Generating {data.name} …")
-            generate(data, purchases, self.days, seed)
+            generate(data, purchases, self.days, seed, steady=steady)
         out = self.work / f"history-{purchases}"
         landing = out / "landing"
         landing.mkdir(parents=True)
@@ -253,14 +253,13 @@ def _times(costs: dict[tuple[str, str], list[Cost]]) -> list[list[str]]:
     return lines
 
 
-def _write(name: str, bench: Bench, sizes: list[int], seed: int, load: float) -> None:
+def _write(name: str, bench: Bench, sizes: list[int], seed: int, steady: bool, load: float) -> None:
     """The page and the chart of what has been measured; a benchmark that ends early leaves what it has."""
     data = "the sample"
     if sizes:
         listed = ", ".join(f"{size:,}" for size in sizes)
-        data += (
-            f", and {listed} purchases made up (seed {seed}), then {bench.days} days of about 5,500 new ones"
-        )
+        spread = "of some 5,500 a day" if steady else "of two years"
+        data += f", and {listed} purchases {spread} made up (seed {seed}), then {bench.days} days of 5,500 new ones"
     facts = {
         "Date": f"{datetime.now(UTC):%Y-%m-%d}",
         "Data": data,
@@ -352,15 +351,15 @@ Examples:
   python benchmarks/run.py --purchases 200000 --purchases 2000000 --name two-million
 
   python benchmarks/run.py --purchases 2000000 --only gmv --only duckdb
+
+  python benchmarks/run.py --steady --purchases 200000 --purchases 20000000 --name years
 """
 
 
 def main(
     purchases: Annotated[
         list[int] | None,
-        typer.Option(
-            min=1, help="In the two years of a first load; may be repeated [default: 20000, 200000]"
-        ),
+        typer.Option(min=1, help="In a first load; may be repeated [default: 20000, 200000]"),
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions of the sample")] = 3,
     days: Annotated[int, typer.Option(min=1, help="Days that arrive after each first load")] = 3,
@@ -368,6 +367,12 @@ def main(
         list[str] | None, typer.Option(help=f"Who takes part, may be repeated: {', '.join(CONTENDERS)}")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the generated data")] = 1,
+    steady: Annotated[
+        bool,
+        typer.Option(
+            "--steady", help="More purchases are more days of 5,500 each, not fuller days of two years"
+        ),
+    ] = False,
     name: Annotated[str, typer.Option(help="Of the page and the chart in benchmarks/results")] = "small",
 ) -> None:
     """Measure gmv and the recomputing scripts side by side, and write a page of results."""
@@ -384,12 +389,12 @@ def main(
     with tempfile.TemporaryDirectory(prefix="work-", dir=DATA) as work:
         bench = Bench(Path(work), contenders, repeat, days, console)
         bench.sample()
-        _write(name, bench, [], seed, load)
+        _write(name, bench, [], seed, steady, load)
         for number, size in enumerate(sizes, 1):
-            bench.history(size, seed)
-            _write(name, bench, sizes[:number], seed, load)
+            bench.history(size, seed, steady)
+            _write(name, bench, sizes[:number], seed, steady, load)
         bench.growth(sizes)
-        _write(name, bench, sizes, seed, load)
+        _write(name, bench, sizes, seed, steady, load)
     console.print(_shown(TIMES, _times(bench.costs)))
     console.print(_shown(AIMS, [target.cells() for target in bench.targets]))
     console.print(f"Written: benchmarks/results/{name}.md")

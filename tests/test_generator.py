@@ -161,6 +161,23 @@ def test_the_first_load_has_the_purchases_asked_for_in_two_years(db: duckdb.Duck
     assert last == END_DATE
 
 
+def test_a_steady_history_is_longer_instead_of_fuller(tmp_path: Path) -> None:
+    for purchases in (1_000, 4_000):
+        out = tmp_path / str(purchases)
+        generator.generate(out, purchases, increments=1, end_date=END_DATE, per_day=100, steady=True)
+        first, last, count, newest = one(
+            duckdb.connect(),
+            f"""select min(transaction_date)::date, max(transaction_date)::date, count(distinct purchase_id),
+                       max(purchase_id::bigint)
+                from read_csv('{out / "product_item.csv"}', all_varchar = true)""",
+        )
+        assert (last, newest) == (END_DATE, purchases)
+        assert (last - first).days + 1 == purchases // 100
+        assert count > 0.99 * purchases  # a few arrive late
+        after = (out / f"product_item-{DAYS[0]}.csv").read_text().splitlines()[1:]
+        assert 100 * 0.95 * 0.7 < len(after) < 100 * 0.95 * 1.4
+
+
 @pytest.mark.parametrize("size", [0, 300])
 def test_a_day_after_the_first_load_has_its_purchases_whatever_the_history(tmp_path: Path, size: int) -> None:
     generator.generate(tmp_path / "out", size, increments=1, seed=3, end_date=date(2024, 2, 4), per_day=2_000)
