@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 from decimal import Decimal
 
 import pytest
 from gmv.checks import BY_NAME
 from gmv.lake.reader import Reader
 from gmv.quality import anomalies, days, lists, oddities
+from gmv.report import health
 from gmv.settings import settings
 from gmv.tables import (
     DAILY_GMV,
@@ -156,6 +158,28 @@ def test_items_and_extra_information_without_purchase_are_listed_until_it_comes(
     assert lake.found("orphans", "r1") == ("2", AMOUNT)
     lake.arrive("purchase 03-11T08:00 1 unpaid", run="r2")
     assert lake.listed("orphans") == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_report_counts_what_waits_as_the_lists_name_it(lake, seed):
+    chance = random.Random(seed)
+    ids = [str(number) for number in range(1, 5_000, 13)] + ["7", "0007", "B-7", "b-7"]
+    kinds = ("purchase {} paid", "item {} 5 1 1.00", "info {} nac")
+    complete = chance.sample(ids, 350)
+    # The same number lacks a purchase and an item, so that to count does not find them.
+    lacks = {kind: set(chance.sample(sorted(set(ids) - set(complete)), 5)) for kind in kinds}
+    lake.arrive(
+        "\n".join(
+            kind.format("03-10T08:00 " + one) for kind in kinds for one in ids if one not in lacks[kind]
+        )
+    )
+    awaiting = lake.listed("awaiting_item")
+    orphans = {row[0] for row in lake.listed("orphans")}
+
+    points = health.open_points(Reader(lake.path), []).set_index("what")["count"]
+
+    assert awaiting and orphans
+    assert (points["Awaiting item"], points["Orphans"]) == (len(awaiting), len(orphans))
 
 
 def test_several_products_tell_what_one_item_per_purchase_leaves_out(lake):
