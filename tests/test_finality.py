@@ -126,6 +126,31 @@ def test_an_interval_is_a_range_of_ranks_rounded_outwards() -> None:
     )
 
 
+def test_the_evidence_of_any_age_is_what_days_of_that_age_saw() -> None:
+    first, horizon, known_through = day("2023-01-01"), 3, day("2023-01-01") + dt.timedelta(days=120)
+    changes = []
+    for number in range(100):
+        on = first + dt.timedelta(days=number)
+        changes += [
+            (on, on, Decimal(100 + number)),
+            (on, on + dt.timedelta(days=number % 9), Decimal(number % 5)),
+        ]
+        if number % 4 == 0:  # a day that is worth nothing in the end
+            changes.append((on, on + dt.timedelta(days=7), Decimal(-104 - number)))
+    history = History(changes, known_through, horizon)
+
+    def known(on: dt.date, age: int) -> Decimal:
+        return sum((amount for of, at, amount in changes if of == on and (at - of).days <= age), Decimal(0))
+
+    for age in range(20):
+        oldest = [on for on in {one[0] for one in changes} if (known_through - on).days >= age + horizon]
+        seen = sorted(
+            (known(on, age + horizon) - then) / then for on in oldest if (then := known(on, age)) > 0
+        )
+        rank = int((len(seen) + 1) * Decimal("0.05"))
+        assert history.interval(age) == finality.Interval(seen[rank - 1], seen[-rank], len(seen)), age
+
+
 def test_what_was_learned_later_is_not_known_yet() -> None:
     on = day("2023-01-01")
     history = History([(on, on, Decimal(100)), (on, day("2023-01-05"), Decimal(-9))], day("2023-01-04"), 1)

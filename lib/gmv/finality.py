@@ -73,6 +73,8 @@ class History:
             for day, amounts in by_age.items()
         }
         self._days = sorted(self._known, reverse=True)
+        self._greatest_age = max((ages[-1] for ages, _ in self._known.values()), default=0)
+        self._days_worth_something = sorted(day for day, (_, sums) in self._known.items() if sums[-1] > 0)
         self._intervals: dict[int, Interval | None] = {}
 
     def known(self, day: dt.date, age: int) -> Decimal:
@@ -105,6 +107,8 @@ class History:
     def _further_changes(self, age: int) -> list[Decimal]:
         """By how much earlier days changed within the horizon after this age, as shares, sorted."""
         newest = self.known_through - dt.timedelta(days=age + self.horizon)
+        if age >= self._greatest_age:  # no day has changed any more, when it was so old
+            return [Decimal(0)] * min(MOST_DAYS, bisect_right(self._days_worth_something, newest))
         changes = []
         for day in self._days:
             if day <= newest and (then := self.known(day, age)) > 0:
@@ -144,7 +148,7 @@ def changes(reader: Reader) -> list[Change]:
     the day before the run, whichever is later. Retractions, undos and changed rules are no lateness and are
     counted as if they had always been known.
     """
-    rows = reader.rows(
+    found = reader.frame(
         """
         with runs as (
             select run, max(as_of_date) as today from monitoring.runs where as_of_date is not null group by run
@@ -163,7 +167,10 @@ def changes(reader: Reader) -> list[Change]:
         group by all
         """
     )
-    return [(row["day"], row["learned_on"], row["amount"]) for row in rows]
+    # Many changes share a date, and a date is slow to make.
+    dates = {moment: moment.date() for name in ("day", "learned_on") for moment in found[name].unique()}
+    days, learned_on = (found[name].map(dates) for name in ("day", "learned_on"))
+    return list(zip(days, learned_on, found["amount"], strict=True))
 
 
 def finality(
