@@ -20,7 +20,7 @@ from gmv.lake import faults, lock, pruning, records
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
 from gmv.settings import settings
-from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, PURCHASE_EXTRA_INFO, RUNS, TABLES
+from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, RUNS, TABLES
 
 
 def rows_of_all_tables(lake) -> dict[str, list[dict]]:
@@ -83,6 +83,17 @@ def test_purchases_that_lay_scattered_are_side_by_side_afterwards(tmp_path, monk
     maintain.maintain(tmp_path)
     assert files(tmp_path, GMV_LEDGER) > 2
     assert maintain.unclustered_share(described(tmp_path)) == 0
+
+
+def test_tables_whose_rows_change_have_smaller_files(tmp_path, monkeypatch):
+    for number in range(4):
+        rows = [{"purchase_id": str(one), "buyer_id": one} for one in range(number, 80_000, 4)]
+        for table in (PURCHASE.latest, PURCHASE.versions):
+            small_lake.write(tmp_path, table, rows)
+    monkeypatch.setattr(maintain, "FILE_BYTES", 800_000)
+    monkeypatch.setattr(maintain, "LATEST_FILE_BYTES", 80_000)
+    maintain.maintain(tmp_path)
+    assert files(tmp_path, PURCHASE.latest) > files(tmp_path, PURCHASE.versions)
 
 
 def described(lake) -> list[dict]:
@@ -251,41 +262,6 @@ def test_bronze_counts_add_what_each_run_brought_once(tmp_path):
 
 
 # --- Writing without Spark ------------------------------------------------------------------------------
-
-
-def latest_info(purchase_id: str, hour: int, subsidiary: str) -> dict:
-    return {
-        "transaction_datetime": dt.datetime(2023, 2, 1, hour),
-        "transaction_date": dt.date(2023, 2, 1),
-        "purchase_id": purchase_id,
-        "subsidiary": subsidiary,
-    }
-
-
-@pytest.mark.parametrize("ranges", [[], [("1", "4")]], ids=["everywhere", "within ranges"])
-def test_merge_replaces_adds_and_removes_touched_purchases_and_leaves_others(tmp_path, ranges):
-    table = PURCHASE_EXTRA_INFO.latest
-    before = [latest_info(one, 8, "nac") for one in ("1", "2", "3", "9")]
-    small_lake.write(tmp_path, table, before)
-    latest = [latest_info("1", 9, "int"), latest_info("2", 8, "nac"), latest_info("4", 9, "int")]
-    records.merge_latest(
-        tmp_path,
-        table,
-        pa.Table.from_pylist(latest, records.arrow_schema(table)),
-        pa.array(["1", "2", "3", "4"]),
-        ranges,
-    )
-    rows = Reader(tmp_path).rows("select * from silver.purchase_extra_info order by purchase_id")
-    assert rows == [*latest, latest_info("9", 8, "nac")]
-    records.merge_latest(
-        tmp_path,
-        table,
-        pa.Table.from_pylist(latest, records.arrow_schema(table)),
-        pa.array(["1", "2", "3", "4"]),
-        ranges,
-    )
-    again = Reader(tmp_path).rows("select * from silver.purchase_extra_info order by purchase_id")
-    assert again == rows
 
 
 def test_no_minima_and_maxima_of_amounts_are_kept(tmp_path):

@@ -17,6 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 from gmv import notebook, publication
 from gmv.errors import GmvError
 from gmv.lake import faults, lock
+from gmv.lake.merging import ROW_GROUP_ROWS
 from gmv.lake.reader import Reader
 from gmv.run.record import Record
 from gmv.settings import settings
@@ -28,21 +29,21 @@ KEPT_DAYS = 7
 FILE_BYTES = 16 * 2**20
 """Size of a clustered file: a look-up of purchases reads whole files."""
 
+LATEST_FILE_BYTES = 4 * 2**20
+"""The same where rows change: a file is written anew for each purchase that changes in it."""
+
 MOST_UNCLUSTERED = 0.2
 """A table is clustered anew when more than this share of its rows lies in files that overlap others."""
 
 AT_THE_SAME_TIME = 2
 """Tables that are maintained at the same time: to sort one keeps a core and a half busy."""
 
-CLUSTERED: tuple[Table, ...] = (
-    *(event.versions for event in EVENT_TABLES),
-    *(event.latest for event in EVENT_TABLES),
-    GMV_LEDGER,
-)
+LATEST = tuple(event.latest for event in EVENT_TABLES)
+
+CLUSTERED: tuple[Table, ...] = (*(event.versions for event in EVENT_TABLES), *LATEST, GMV_LEDGER)
 """Tables in which purchases are looked up by their ids."""
 
-_WRITTEN = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=131_072)
-"""Rows are skipped by groups, of which each has its least and greatest id."""
+_WRITTEN = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=ROW_GROUP_ROWS)
 
 
 def run(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], None]) -> list[dict]:
@@ -158,10 +159,11 @@ def unclustered_share(files: Sequence[dict]) -> float:
 def _arrange(delta: DeltaTable, table: Table, files: Sequence[dict]) -> None:
     if len(files) < 2:
         return
+    size = LATEST_FILE_BYTES if table in LATEST else FILE_BYTES
     if table in CLUSTERED and unclustered_share(files) > MOST_UNCLUSTERED:
-        delta.optimize.z_order(["purchase_id"], target_size=FILE_BYTES, writer_properties=_WRITTEN)
+        delta.optimize.z_order(["purchase_id"], target_size=size, writer_properties=_WRITTEN)
     elif table in CLUSTERED:
-        delta.optimize.compact(target_size=FILE_BYTES, writer_properties=_WRITTEN)
+        delta.optimize.compact(target_size=size, writer_properties=_WRITTEN)
     else:
         delta.optimize.compact(writer_properties=_WRITTEN)
 

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
-from gmv.lake import faults, pruning, records
+from gmv.lake import faults, merging, pruning, records
 from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
@@ -453,7 +453,7 @@ class Lake:
             self.append(table, latest, touched.few is not None)
         elif touched.few is not None:
             ids, rows = pa.array(touched.few, pa.string()), self._collected(table, latest)
-            records.merge_latest(self.path, table, rows, ids, touched.ranges)
+            merging.merge_latest(self.path, table, rows, ids, touched.ranges)
         else:
             with faults.commit(table.path):
                 self._merge(event, latest, touched.ids, touched.ranges)

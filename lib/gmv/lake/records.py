@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,45 +101,17 @@ def replace_columns(lake: Path, table: Table, columns: pa.Table, predicate: str 
         )
 
 
-def merge_latest(
-    lake: Path, table: Table, latest: pa.Table, touched: pa.Array, ranges: Sequence[tuple[str, str]]
-) -> None:
-    """Bring a table with one row per purchase to the latest rows of the touched purchases, in one commit.
-
-    Args:
-        latest: the table's columns, at most one row per touched purchase.
-        touched: the ids that were looked at; those that `latest` lacks leave the table.
-        ranges: lower and upper ids that enclose them, to skip files by; empty: look everywhere.
-    """
-    judged = pa.table({"touched_id": touched})
-    source = judged.join(latest.append_column("touched_id", latest["purchase_id"]), "touched_id")
-    near = " or ".join(f"target.purchase_id between '{low}' and '{high}'" for low, high in ranges)
-    is_changed = " or ".join(f"(target.{name} is distinct from source.{name})" for name in table.column_names)
-    as_in_source = {name: f"source.{name}" for name in table.column_names}
-    with faults.commit(table.path):
-        (
-            DeltaTable(str(lake / table.path))
-            .merge(
-                source.select(["touched_id", *table.column_names]),
-                "target.purchase_id = source.touched_id" + (f" and ({near})" if near else ""),
-                source_alias="source",
-                target_alias="target",
-                writer_properties=_ZSTD,
-            )
-            .when_matched_delete("source.purchase_id is null")
-            .when_matched_update(as_in_source, is_changed)
-            .when_not_matched_insert(as_in_source, "source.purchase_id is not null")
-            .execute()
-        )
-
-
 def properties(table: Table) -> dict[str, str | None]:
     """A new table's properties: minima and maxima are kept of columns that files are skipped by.
 
     To find those of all columns takes a tenth of the time to write a large table.
     """
-    kept = [name for name in table.column_names if name in _SKIPPED_BY and name not in table.partition_by]
-    return {"delta.dataSkippingStatsColumns": ",".join(kept)}
+    return {"delta.dataSkippingStatsColumns": ",".join(skipped_by(table))}
+
+
+def skipped_by(table: Table) -> list[str]:
+    """The columns whose minima and maxima are kept of each file."""
+    return [name for name in table.column_names if name in _SKIPPED_BY and name not in table.partition_by]
 
 
 def replace_days(

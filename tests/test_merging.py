@@ -1,0 +1,112 @@
+"""The latest rows of touched purchases come into their table, and files without a change stay as they are."""
+
+import datetime as dt
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+import small_lake
+from deltalake import DeltaTable
+from gmv.lake import merging, records
+from gmv.lake.pruning import exactly
+from gmv.lake.reader import Reader
+from gmv.tables import PRODUCT_ITEM
+
+TABLE = PRODUCT_ITEM.latest
+
+
+def item(purchase_id: str, value: str = "1.00", minute: int = 0, product_id: int | None = None) -> dict:
+    return {
+        "transaction_datetime": dt.datetime(2023, 2, 1, 8, minute, 0, 123_456),
+        "transaction_date": dt.date(2023, 2, 1),
+        "purchase_id": purchase_id,
+        "product_id": product_id,
+        "item_quantity": 2,
+        "purchase_value": Decimal(value),
+    }
+
+
+def merge(lake, latest: list[dict], touched: list[str], ranges=()) -> None:
+    rows = pa.Table.from_pylist(latest, records.arrow_schema(TABLE))
+    merging.merge_latest(lake, TABLE, rows, pa.array(touched, pa.string()), ranges)
+
+
+def rows_of(lake) -> list[dict]:
+    return Reader(lake).rows("select * from silver.product_item order by purchase_id")
+
+
+def files(lake) -> dict[str, dict]:
+    """The table's files by the ids that they hold, as its log describes them."""
+    added = pa.table(DeltaTable(lake / TABLE.path).get_add_actions(flatten=True)).to_pylist()
+    held = {}
+    for file in added:
+        ids = pa.parquet.read_table(lake / TABLE.path / file["path"])["purchase_id"].to_pylist()
+        held[" ".join(ids)] = file
+    return held
+
+
+@pytest.mark.parametrize("ranges", [[], [("1", "4")]], ids=["everywhere", "within ranges"])
+def test_touched_purchases_are_replaced_added_and_removed_and_others_stay(tmp_path, ranges):
+    small_lake.write(tmp_path, TABLE, [item(one) for one in ("1", "2", "3", "9")])
+    latest = [item("1", "5.00", product_id=7), item("2"), item("4", "99999999999999.99")]
+    for _ in ("once", "and again"):
+        merge(tmp_path, latest, ["1", "2", "3", "4"], ranges)
+        assert rows_of(tmp_path) == [*latest, item("9")]
+
+
+def test_each_row_stays_in_its_file_and_place_and_new_ones_are_a_file(tmp_path):
+    for ids in (("11", "12", "13"), ("21", "23", "22"), ("31", "32")):
+        small_lake.write(tmp_path, TABLE, [item(one) for one in ids])
+    before = files(tmp_path)
+
+    merge(tmp_path, [item("23", "5.00"), item("31"), item("42"), item("41")], ["12", "23", "31", "41", "42"])
+
+    after = files(tmp_path)
+    assert after.keys() == {"11 13", "21 23 22", "31 32", "41 42"}
+    assert after["31 32"]["path"] == before["31 32"]["path"], "nothing of it has changed"
+    assert after["21 23 22"]["path"] != before["21 23 22"]["path"]
+
+
+def test_a_file_that_loses_all_its_purchases_is_gone(tmp_path):
+    small_lake.write(tmp_path, TABLE, [item("1"), item("2")])
+    merge(tmp_path, [], ["1", "2"])
+    assert (rows_of(tmp_path), files(tmp_path)) == ([], {})
+
+
+def test_what_is_there_already_is_no_commit(tmp_path):
+    small_lake.write(tmp_path, TABLE, [item("1"), item("2", product_id=4)])
+    merge(tmp_path, [item("2", product_id=4), item("1")], ["1", "2", "never seen"])
+    assert DeltaTable(tmp_path / TABLE.path).version() == 0
+
+
+def test_a_file_outside_of_the_ranges_is_not_opened(tmp_path):
+    small_lake.write(tmp_path, TABLE, [item("9")])
+    for file in (tmp_path / TABLE.path).glob("*.parquet"):
+        file.write_bytes(b"not parquet")
+    merge(tmp_path, [item("1")], ["1"], [("1", "1")])
+    assert [row["purchase_id"] for row in Reader(tmp_path).near(exactly(["1"])).rows(
+        "select purchase_id from silver.product_item")] == ["1"]  # fmt: skip
+
+
+def test_files_are_skipped_by_what_is_kept_of_those_that_are_written_anew(tmp_path):
+    small_lake.write(tmp_path, TABLE, [item("1"), item("2")])
+    merge(tmp_path, [item("2", minute=30), item("7", minute=10), item("8")], ["2", "7", "8"])
+    told = {
+        ids: (
+            *(file[f"{end}.purchase_id"] for end in ("min", "max")),
+            file["num_records"],
+            file["null_count.purchase_id"],
+            file["min.transaction_date"],
+        )
+        for ids, file in files(tmp_path).items()
+    }
+    assert told == {
+        "1 2": ("1", "2", 2, 0, dt.date(2023, 2, 1)),
+        "7 8": ("7", "8", 2, 0, dt.date(2023, 2, 1)),
+    }
+    assert records.count(tmp_path, TABLE) == 4
+    reader = Reader(tmp_path)
+    assert [file.rsplit("/", 1)[1] for file in reader.files(TABLE, exactly(["7"]))] == [
+        files(tmp_path)["7 8"]["path"]
+    ]
+    assert reader.newest(TABLE, "transaction_datetime") == dt.datetime(2023, 2, 1, 8, 30, 0, 123_456)
