@@ -74,6 +74,7 @@ class Reader:
         self.lake = lake
         self._wanted = wanted or {}
         self.versions: dict[str, int | None] = dict(versions or {})
+        self._opened: dict[str, DeltaTable] = {}
         self._views: set[str] = set()
         self.connection = duckdb.connect()
         self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
@@ -164,6 +165,8 @@ class Reader:
     def _pinned(self, table: Table) -> DeltaTable | None:
         if self.versions.get(table.path, 0) is None:  # it did not exist when it was looked at before
             return None
+        if table.path in self._opened:
+            return self._opened[table.path]
         try:
             delta = DeltaTable(str(self.lake / table.path), version=self.versions.get(table.path))
         except TableNotFoundError:
@@ -172,6 +175,7 @@ class Reader:
         except DeltaError as error:
             raise Damaged(table, _first_line(error)) from error
         self.versions[table.path] = delta.version()
+        self._opened[table.path] = delta
         return delta
 
     def files(self, table: Table, near: Sequence[Range] = ()) -> list[str]:
