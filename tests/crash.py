@@ -78,6 +78,7 @@ COMMITS = {
         *(event.latest.path for event in EVENT_TABLES),
         "monitoring/check_results",
         "monitoring/progress",
+        "monitoring/waiting",
         "monitoring/partition_stats",
     ],
     "03_gold": [

@@ -282,6 +282,16 @@ PARTITION_STATS = Table(
         Column("recorded_at", "timestamp_ntz"),  # UTC
     ),
 )
+WAITING = Table(
+    "monitoring",
+    "waiting",
+    "purchase of which something has not come, at these versions of the silver tables",
+    (
+        Column("purchase_id", "string"),  # empty in the only row where nothing waits
+        Column("awaits", "string"),  # item (it is paid), purchase (only others of its events have come)
+        *(Column(f"{event.name}_version", "bigint") for event in EVENT_TABLES),  # of silver's table
+    ),
+)
 CHECK_RESULTS = Table(
     "monitoring",
     "check_results",
@@ -368,6 +378,7 @@ TABLES: tuple[Table, ...] = (
     RUNS,
     PROGRESS,
     PARTITION_STATS,
+    WAITING,
     CHECK_RESULTS,
     DAY_STATS,
     FRESHNESS,

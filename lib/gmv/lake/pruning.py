@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -60,6 +60,36 @@ def may_hold(delta: DeltaTable, wanted: Mapping[str, Sequence[Range]]) -> list[s
         }
         paths = [path for path in paths if path in chosen]
     return paths
+
+
+def changed_between(one: DeltaTable, other: DeltaTable) -> list[Range] | None:
+    """The ranges of purchase_id outside of which two versions of a table have the same rows; None: all may differ.
+
+    A file never changes, so only those tell that one of the versions has and the other hasn't.
+    """
+    described = [
+        {file["path"]: file for file in pa.table(version.get_add_actions(flatten=True)).to_pylist()}
+        for version in (one, other)
+    ]
+    ranges: list[Range] = []
+    for path in described[0].keys() ^ described[1].keys():
+        file = described[0].get(path) or described[1][path]
+        low, high = file.get("min.purchase_id"), file.get("max.purchase_id")
+        if low is None or high is None:
+            return None
+        ranges.append((low, high))
+    return ranges
+
+
+def united(ranges: Iterable[Range]) -> list[Range]:
+    """The same texts in as few ranges as can be."""
+    few: list[Range] = []
+    for low, high in sorted(ranges):
+        if few and low <= few[-1][1]:
+            few[-1] = (few[-1][0], max(high, few[-1][1]))
+        else:
+            few.append((low, high))
+    return few
 
 
 def may_hold_greatest(delta: DeltaTable, column: str) -> list[str]:

@@ -186,6 +186,22 @@ class Reader:
         files = data_files(delta)
         return _only(files, pruning.may_hold(delta, {"purchase_id": near})) if near else files
 
+    def changed_since(self, table: Table, version: int | None) -> list[Range] | None:
+        """The ranges of purchase_id outside of which the table is as it was at a version.
+
+        Returns:
+            None where that can't be told: all of it may have changed.
+        """
+        if self.version(table) == version:
+            return []
+        delta = self._pinned(table)
+        if delta is None or version is None:
+            return None
+        try:
+            return pruning.changed_between(DeltaTable(str(self.lake / table.path), version=version), delta)
+        except DeltaError:  # the log of that version is not kept any more
+            return None
+
     def newest(self, table: Table, column: str) -> dt.datetime | None:
         """The greatest moment in a column; only files are opened that may hold it."""
         delta = self._pinned(table)

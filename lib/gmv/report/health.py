@@ -12,12 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from gmv import problems
+from gmv import problems, waiting
 from gmv.finality import IN_PROGRESS, PENDING, PROVISIONAL, SETTLED, Finality
 from gmv.lake import location
 from gmv.lake.reader import Reader
 from gmv.report import data
-from gmv.tables import EVENT_TABLES
 
 _NEWEST_OF_SUBJECT = """
     select * from monitoring.check_results
@@ -199,7 +198,11 @@ def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
         "select count(*) as days, cast(coalesce(sum(gmv), 0) as decimal(38, 2)) as amount "
         "from gold.daily_gmv where subsidiary = 'unknown'"
     )
-    awaiting, orphans = _incomplete(reader)
+    waits = waiting.waiting(reader).group_by("awaits").aggregate([("purchase_id", "count")]).to_pylist()
+    awaiting, orphans = (
+        next((one["purchase_id_count"] for one in waits if one["awaits"] == what), 0)
+        for what in (waiting.ITEM, waiting.PURCHASE)
+    )
     pending = [one for one in final if one.state == PENDING]
     coming = sum(((one.coming or one.gmv) - one.gmv for one in pending), data.NOTHING)
     rows = [
@@ -214,49 +217,6 @@ def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
         ("Orphans", orphans, None, "Items or subsidiaries whose purchase has not come."),
     ]
     return pd.DataFrame(rows, columns=["what", "count", "amount", "meaning"])
-
-
-_PART = "coalesce(try_cast(purchase_id as bigint) // 1024, cast(hash(purchase_id) % 16384 as bigint))"
-"""Neighbouring purchases are one part, since those of which something has not come yet are mostly the newest."""
-
-
-def _incomplete(reader: Reader) -> tuple[int, int]:
-    """How many paid purchases have no item, and of how many items or subsidiaries the purchase has not come.
-
-    Most parts of the ids have all three of each purchase. There, the three tables have as many ids, with the same
-    fingerprint; only the other parts are joined. To join all takes twice as long, and five times the memory.
-    """
-    parts = " union all ".join(
-        f"select {_PART} as part, count(*) as ids, bit_xor(hash(purchase_id)) as fingerprint "
-        f"from silver.{event.name} group by part"
-        for event in EVENT_TABLES
-    )
-    (row,) = reader.rows(
-        f"""
-        with differing as materialized (
-            select part from ({parts}) group by part
-            having count(*) < {len(EVENT_TABLES)} or count(distinct (ids, fingerprint)) > 1
-        ),
-        purchase as materialized (
-            select purchase_id, release_date is not null as is_paid from silver.purchase
-            where {_PART} in (from differing)
-        ),
-        item as materialized (
-            select purchase_id from silver.product_item where {_PART} in (from differing)
-        ),
-        info as materialized (
-            select purchase_id from silver.purchase_extra_info where {_PART} in (from differing)
-        )
-        select
-            (select count(*) from (from purchase where is_paid) anti join item using (purchase_id)) as awaiting,
-            (select count(*) from (
-                from item anti join purchase using (purchase_id)
-                union
-                from info anti join purchase using (purchase_id)
-            )) as orphans
-        """
-    )
-    return row["awaiting"], row["orphans"]
 
 
 @dataclass(frozen=True)

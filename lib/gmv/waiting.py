@@ -1,0 +1,114 @@
+"""Which purchases wait for something: paid ones for their item, items and extra information for their purchase.
+
+Whoever is complete stays so, so the list of the last run holds for all purchases whose files have not changed since.
+Only the others are looked at again, however long the history is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from gmv.lake import pruning, records
+from gmv.lake.pruning import Range
+from gmv.lake.reader import Reader
+from gmv.tables import EVENT_TABLES, WAITING
+
+ITEM, PURCHASE = "item", "purchase"
+
+MOST_KEPT = 100_000
+"""A longer list is not kept: to write it with each run would take longer than to make it anew."""
+
+_PART = "coalesce(try_cast(purchase_id as bigint) // 1024, cast(hash(purchase_id) % 16384 as bigint))"
+"""Neighbouring purchases are one part, since those of which something has not come yet are mostly the newest."""
+
+
+def waiting(reader: Reader) -> pa.Table:
+    """The purchases that wait now, by the silver tables of a reader.
+
+    Returns:
+        purchase_id, awaits (`item` or `purchase`), one row each, in any order.
+    """
+    (kept,) = reader.rows(
+        "select any_value(columns(* exclude (purchase_id, awaits))) from monitoring.waiting"
+    )
+    changed = _changed_since(reader, kept)
+    if changed is None:
+        return _found(reader)
+    unchanged = reader.arrow(
+        "select purchase_id, awaits from monitoring.waiting "
+        f"where purchase_id is not null and not ({_within(changed) or 'false'})"
+    )
+    return pa.concat_tables([unchanged, _found(reader.near(changed), changed)]) if changed else unchanged
+
+
+def note(reader: Reader) -> None:
+    """Keep the list for the next run, unless it is kept already, or too long."""
+    versions = {f"{event.name}_version": reader.version(event.latest) for event in EVENT_TABLES}
+    if reader.rows("select * exclude (purchase_id, awaits) from monitoring.waiting limit 1") == [versions]:
+        return
+    found = waiting(reader)
+    if found.num_rows > MOST_KEPT:
+        return
+    rows = found.to_pylist() or [{}]
+    schema = records.arrow_schema(WAITING)
+    named = [{name: ({**row, **versions}).get(name) for name in schema.names} for row in rows]
+    records.replace_columns(reader.lake, WAITING, pa.Table.from_pylist(named, schema))
+
+
+def _changed_since(reader: Reader, versions: Mapping[str, Any]) -> list[Range] | None:
+    """The ranges of purchases whose rows in silver may have changed since these versions; None: any may have."""
+    changed: list[Range] = []
+    for event in EVENT_TABLES:
+        of_table = reader.changed_since(event.latest, versions[f"{event.name}_version"])
+        if of_table is None:
+            return None
+        changed += of_table
+    return pruning.united(changed)
+
+
+def _found(reader: Reader, ranges: Sequence[Range] = ()) -> pa.Table:
+    """The purchases that wait, of those in the ranges; without ranges, of all.
+
+    Most parts of the ids have all three of each purchase. There, the three tables have as many ids, with the same
+    fingerprint; only the other parts are joined. To join all takes longer, and five times the memory.
+    """
+    within = _within(ranges) or "true"
+    parts = " union all ".join(
+        f"select {_PART} as part, count(*) as ids, bit_xor(hash(purchase_id)) as fingerprint "
+        f"from silver.{event.name} where {within} group by part"
+        for event in EVENT_TABLES
+    )
+    return reader.arrow(
+        f"""
+        with differing as materialized (
+            select part from ({parts}) group by part
+            having count(*) < {len(EVENT_TABLES)} or count(distinct (ids, fingerprint)) > 1
+        ),
+        purchase as materialized (
+            select purchase_id, release_date is not null as is_paid from silver.purchase
+            where ({within}) and {_PART} in (from differing)
+        ),
+        item as materialized (
+            select purchase_id from silver.product_item where ({within}) and {_PART} in (from differing)
+        ),
+        info as materialized (
+            select purchase_id from silver.purchase_extra_info where ({within}) and {_PART} in (from differing)
+        )
+        select purchase_id, '{ITEM}' as awaits
+        from (select purchase_id from purchase where is_paid) anti join item using (purchase_id)
+        union all
+        select purchase_id, '{PURCHASE}'
+        from (from item union from info) anti join purchase using (purchase_id)
+        """
+    )
+
+
+def _within(ranges: Sequence[Range]) -> str:
+    return " or ".join(f"purchase_id between {_text(low)} and {_text(high)}" for low, high in ranges)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
