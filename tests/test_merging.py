@@ -1,12 +1,14 @@
 """The latest rows of touched purchases come into their table, and files without a change stay as they are."""
 
 import datetime as dt
+import shutil
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 import small_lake
 from deltalake import DeltaTable
+from gmv import maintain
 from gmv.lake import merging, records
 from gmv.lake.pruning import exactly
 from gmv.lake.reader import Reader
@@ -110,3 +112,20 @@ def test_files_are_skipped_by_what_is_kept_of_those_that_are_written_anew(tmp_pa
         files(tmp_path)["7 8"]["path"]
     ]
     assert reader.newest(TABLE, "transaction_datetime") == dt.datetime(2023, 2, 1, 8, 30, 0, 123_456)
+
+
+def test_no_dictionary_is_written_of_what_hardly_repeats(tmp_path):
+    small_lake.write(tmp_path, TABLE, [item("1"), item("2")])  # by delta-rs
+    merge(tmp_path, [item("3")], ["3"])
+    maintained = tmp_path / "maintained"
+    shutil.copytree(tmp_path / TABLE.path, maintained / TABLE.path)
+    maintain.maintain(maintained)
+    for lake in (tmp_path, maintained):
+        for file in files(lake).values():
+            group = pa.parquet.read_metadata(lake / TABLE.path / file["path"]).row_group(0)
+            has_dictionary = {
+                group.column(number).path_in_schema: group.column(number).has_dictionary_page
+                for number in range(group.num_columns)
+            }
+            assert not any(has_dictionary[name] for name in ("purchase_id", "purchase_value"))
+            assert has_dictionary["transaction_date"]

@@ -46,7 +46,7 @@ import pyarrow.parquet
 
 from gmv.errors import GmvError, UsageError
 from gmv.lake import location
-from gmv.tables import EVENT_TABLES, EventTable
+from gmv.tables import EVENT_TABLES, HARDLY_REPEATED, EventTable
 
 SUFFIXES = (".csv", ".csv.gz")
 
@@ -584,7 +584,12 @@ def _write(lines: _Lines, table: EventTable, arrival: dict[str, object], parquet
     header = _header(lines, table)
     count = 0
     with pa.parquet.ParquetWriter(
-        parquet, schema, compression="zstd", compression_level=1, store_schema=False
+        parquet,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        store_schema=False,
+        use_dictionary=[name for name in schema.names if name not in HARDLY_REPEATED],
     ) as writer:
         waiting: list[pa.Table] = []
         size = 0

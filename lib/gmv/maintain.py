@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import DeltaTable, WriterProperties
+from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from gmv import notebook, publication
 from gmv.errors import GmvError
 from gmv.lake import faults, lock
-from gmv.lake.merging import ROW_GROUP_ROWS
 from gmv.lake.reader import Reader
+from gmv.lake.records import PARQUET
 from gmv.run.record import Record
 from gmv.settings import settings
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, TABLES, Table
@@ -42,8 +42,6 @@ LATEST = tuple(event.latest for event in EVENT_TABLES)
 
 CLUSTERED: tuple[Table, ...] = (*(event.versions for event in EVENT_TABLES), *LATEST, GMV_LEDGER)
 """Tables in which purchases are looked up by their ids."""
-
-_WRITTEN = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=ROW_GROUP_ROWS)
 
 
 def run(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], None]) -> list[dict]:
@@ -161,11 +159,11 @@ def _arrange(delta: DeltaTable, table: Table, files: Sequence[dict]) -> None:
         return
     size = LATEST_FILE_BYTES if table in LATEST else FILE_BYTES
     if table in CLUSTERED and unclustered_share(files) > MOST_UNCLUSTERED:
-        delta.optimize.z_order(["purchase_id"], target_size=size, writer_properties=_WRITTEN)
+        delta.optimize.z_order(["purchase_id"], target_size=size, writer_properties=PARQUET)
     elif table in CLUSTERED:
-        delta.optimize.compact(target_size=size, writer_properties=_WRITTEN)
+        delta.optimize.compact(target_size=size, writer_properties=PARQUET)
     else:
-        delta.optimize.compact(writer_properties=_WRITTEN)
+        delta.optimize.compact(writer_properties=PARQUET)
 
 
 def _files(delta: DeltaTable) -> list[dict]:

@@ -14,6 +14,12 @@ UNKNOWN_SUBSIDIARY = "unknown"
 EARLIEST_PLAUSIBLE = "2000-01-01"
 """Transaction dates and times before this day are rejected as `implausible_date`."""
 
+HARDLY_REPEATED = (
+    *("purchase_id", "transaction_datetime", "buyer_id", "prod_item_id", "product_id"),
+    *("purchase_value", "amount", "line"),
+)
+"""Columns with few equal values: parquet files are written faster, and are smaller, without a dictionary of them."""
+
 STRIPPED = " \u00a0\u202f\ufeff"
 """Spaces, no-break spaces and byte-order marks: taken off around every value of an event."""
 

@@ -22,10 +22,7 @@ from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from gmv.lake import faults, pruning, records
-from gmv.tables import Table
-
-ROW_GROUP_ROWS = 131_072
-"""Look-ups skip most groups of this size."""
+from gmv.tables import HARDLY_REPEATED, Table
 
 
 def merge_latest(
@@ -91,7 +88,8 @@ def _written(place: Path, table: Table, rows: pa.Table) -> list[AddAction]:
         written,
         compression="zstd",
         compression_level=1,
-        row_group_size=ROW_GROUP_ROWS,
+        use_dictionary=[name for name in rows.column_names if name not in HARDLY_REPEATED],
+        row_group_size=records.ROW_GROUP_ROWS,
         store_decimal_as_integer=True,
     )
     content = written.getvalue().to_pybytes()

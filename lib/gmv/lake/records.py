@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from gmv.lake import faults
-from gmv.tables import DAILY_GMV, Table
+from gmv.tables import DAILY_GMV, HARDLY_REPEATED, Table
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -28,7 +28,15 @@ _ARROW_TYPES = {
     "map<string,string>": pa.map_(pa.string(), pa.string()),
 }
 
-_ZSTD = WriterProperties(compression="ZSTD", compression_level=1)
+ROW_GROUP_ROWS = 131_072
+"""Each group of rows has its least and greatest id, by which look-ups skip it."""
+
+PARQUET = WriterProperties(
+    compression="ZSTD",
+    compression_level=1,
+    max_row_group_size=ROW_GROUP_ROWS,
+    column_properties={name: ColumnProperties(dictionary_enabled=False) for name in HARDLY_REPEATED},
+)
 
 _SKIPPED_BY = ("purchase_id", "run", "transaction_date", "transaction_datetime", "subsidiary", "known_on")
 
@@ -82,7 +90,7 @@ def append_columns(
             schema_mode="merge",  # a table that was made before a column was declared gets it
             partition_by=list(table.partition_by) or None,
             configuration=properties(table),
-            writer_properties=_ZSTD,
+            writer_properties=PARQUET,
             commit_properties=_commit(metadata),
         )
 
@@ -97,7 +105,7 @@ def replace_columns(lake: Path, table: Table, columns: pa.Table, predicate: str 
             mode="overwrite",
             predicate=predicate if DeltaTable.is_deltatable(path) else None,
             configuration=properties(table),
-            writer_properties=_ZSTD,
+            writer_properties=PARQUET,
         )
 
 

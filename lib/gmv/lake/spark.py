@@ -22,6 +22,7 @@ from pathlib import Path
 from gmv.errors import GmvError
 from gmv.lake.lock import Lock
 from gmv.settings import settings
+from gmv.tables import HARDLY_REPEATED
 
 DELTA_VERSION = "4.4.0"
 SUPPORTED_JAVA = range(17, 26)
@@ -297,6 +298,7 @@ class SparkServer:
             "spark.sql.optimizer.windowGroupLimitThreshold": -1,
             # A merge writes in the order of ids; cut into files, its next look-ups skip most of them.
             "spark.sql.files.maxRecordsPerFile": 250_000,
+            **{f"spark.hadoop.parquet.enable.dictionary#{name}": "false" for name in HARDLY_REPEATED},
         }
         if list(S3_JARS.glob("*.jar")):
             confs |= _for_s3(self._scratch.name)
