@@ -115,7 +115,7 @@ def test_files_are_skipped_by_what_is_kept_of_those_that_are_written_anew(tmp_pa
 
 
 def test_no_dictionary_is_written_of_what_hardly_repeats(tmp_path):
-    small_lake.write(tmp_path, TABLE, [item("1"), item("2")])  # by delta-rs
+    records.append(tmp_path, TABLE, [item("1"), item("2")])
     merge(tmp_path, [item("3")], ["3"])
     maintained = tmp_path / "maintained"
     shutil.copytree(tmp_path / TABLE.path, maintained / TABLE.path)
