@@ -346,7 +346,7 @@ def main(
         int, typer.Option(min=1, max=HISTORY_DAYS, help="Files per table of the first load")
     ] = 1,
     per_day: Annotated[
-        int, typer.Option(min=1, help="Purchases a day after the first load, on average")
+        int, typer.Option(min=0, help="Purchases a day after the first load, on average")
     ] = 5_500,
     steady: Annotated[
         bool,
@@ -355,6 +355,8 @@ def main(
 ) -> None:
     """Write event CSV files: a first load of two years, then one file per table and day."""
     console = Console()
+    if steady and not per_day:
+        raise typer.BadParameter("--steady needs purchases on each day: --per-day above 0.")
     try:
         files = generate(out, purchases, increments, seed, end_date.date(), parts, per_day, steady)
     except FileExistsError as error:

@@ -167,10 +167,7 @@ def changes(reader: Reader) -> list[Change]:
         group by all
         """
     )
-    # Many changes share a date, and a date is slow to make.
-    dates = {moment: moment.date() for name in ("day", "learned_on") for moment in found[name].unique()}
-    days, learned_on = (found[name].map(dates) for name in ("day", "learned_on"))
-    return list(zip(days, learned_on, found["amount"], strict=True))
+    return list(zip(found["day"].dt.date, found["learned_on"].dt.date, found["amount"], strict=True))
 
 
 def finality(

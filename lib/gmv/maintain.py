@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from gmv import notebook, publication
 from gmv.errors import GmvError
-from gmv.lake import faults, lock
+from gmv.lake import faults, lock, pruning
 from gmv.lake.reader import Reader
 from gmv.lake.records import PARQUET
 from gmv.run.record import Record
@@ -101,11 +100,11 @@ def _maintained(lake: Path, table: Table, progress: Callable[[str], None]) -> di
     except TableNotFoundError:
         return None
     progress(table.path)
-    before = _files(delta)
+    before = pruning.described(delta)
     with faults.commit(table.path):
         _arrange(delta, table, before)
     delta.update_incremental()
-    after = _files(delta)
+    after = pruning.described(delta)
     if _rows(after) != _rows(before):
         raise GmvError(
             f"{table.path}: {_rows(before)} rows became {_rows(after)} while it was maintained. "
@@ -164,10 +163,6 @@ def _arrange(delta: DeltaTable, table: Table, files: Sequence[dict]) -> None:
         delta.optimize.compact(target_size=size, writer_properties=PARQUET)
     else:
         delta.optimize.compact(writer_properties=PARQUET)
-
-
-def _files(delta: DeltaTable) -> list[dict]:
-    return pa.table(delta.get_add_actions(flatten=True)).to_pylist()
 
 
 def _rows(files: Sequence[dict]) -> int:

@@ -7,7 +7,6 @@ Only the others are looked at again, however long the history is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -31,15 +30,13 @@ def waiting(reader: Reader) -> pa.Table:
     Returns:
         purchase_id, awaits (`item` or `purchase`), one row each, in any order.
     """
-    (kept,) = reader.rows(
-        "select any_value(columns(* exclude (purchase_id, awaits))) from monitoring.waiting"
-    )
-    changed = _changed_since(reader, kept)
+    changed = _changed_since(reader, _kept(reader))
     if changed is None:
         return _found(reader)
     unchanged = reader.arrow(
         "select purchase_id, awaits from monitoring.waiting "
-        f"where purchase_id is not null and not ({_within(changed) or 'false'})"
+        "where purchase_id is not null"
+        + (f" and not {pruning.within('purchase_id', changed)}" if changed else "")
     )
     return pa.concat_tables([unchanged, _found(reader.near(changed), changed)]) if changed else unchanged
 
@@ -47,7 +44,7 @@ def waiting(reader: Reader) -> pa.Table:
 def note(reader: Reader) -> None:
     """Keep the list for the next run, unless it is kept already, or too long."""
     versions = {f"{event.name}_version": reader.version(event.latest) for event in EVENT_TABLES}
-    if reader.rows("select * exclude (purchase_id, awaits) from monitoring.waiting limit 1") == [versions]:
+    if _kept(reader) == versions:
         return
     found = waiting(reader)
     if found.num_rows > MOST_KEPT:
@@ -58,7 +55,15 @@ def note(reader: Reader) -> None:
     records.replace_columns(reader.lake, WAITING, pa.Table.from_pylist(named, schema))
 
 
-def _changed_since(reader: Reader, versions: Mapping[str, Any]) -> list[Range] | None:
+def _kept(reader: Reader) -> dict[str, int | None]:
+    """The versions for which the list holds, by their columns; empty ones where there is none."""
+    (versions,) = reader.rows(
+        "select any_value(columns(* exclude (purchase_id, awaits))) from monitoring.waiting"
+    )
+    return versions
+
+
+def _changed_since(reader: Reader, versions: Mapping[str, int | None]) -> list[Range] | None:
     """The ranges of purchases whose rows in silver may have changed since these versions; None: any may have."""
     changed: list[Range] = []
     for event in EVENT_TABLES:
@@ -75,7 +80,7 @@ def _found(reader: Reader, ranges: Sequence[Range] = ()) -> pa.Table:
     Most parts of the ids have all three of each purchase. There, the three tables have as many ids, with the same
     fingerprint; only the other parts are joined. To join all takes longer, and five times the memory.
     """
-    within = _within(ranges) or "true"
+    within = pruning.within("purchase_id", ranges)
     parts = " union all ".join(
         f"select {_PART} as part, count(*) as ids, bit_xor(hash(purchase_id)) as fingerprint "
         f"from silver.{event.name} where {within} group by part"
@@ -89,13 +94,13 @@ def _found(reader: Reader, ranges: Sequence[Range] = ()) -> pa.Table:
         ),
         purchase as materialized (
             select purchase_id, release_date is not null as is_paid from silver.purchase
-            where ({within}) and {_PART} in (from differing)
+            where {within} and {_PART} in (from differing)
         ),
         item as materialized (
-            select purchase_id from silver.product_item where ({within}) and {_PART} in (from differing)
+            select purchase_id from silver.product_item where {within} and {_PART} in (from differing)
         ),
         info as materialized (
-            select purchase_id from silver.purchase_extra_info where ({within}) and {_PART} in (from differing)
+            select purchase_id from silver.purchase_extra_info where {within} and {_PART} in (from differing)
         )
         select purchase_id, '{ITEM}' as awaits
         from (select purchase_id from purchase where is_paid) anti join item using (purchase_id)
@@ -104,11 +109,3 @@ def _found(reader: Reader, ranges: Sequence[Range] = ()) -> pa.Table:
         from (from item union from info) anti join purchase using (purchase_id)
         """
     )
-
-
-def _within(ranges: Sequence[Range]) -> str:
-    return " or ".join(f"purchase_id between {_text(low)} and {_text(high)}" for low, high in ranges)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -310,7 +310,7 @@ class Lake:
             is_same = " and ".join(f"target.{name} <=> source.{name}" for name in table.column_names)
             columns = ", ".join(table.column_names)
             values = ", ".join(f"source.{name}" for name in table.column_names)
-            ranges = " and ".join(["source.copies < 0", *_sql_ranges("target.purchase_id", touched.ranges)])
+            ranges = " and ".join(["source.copies < 0", pruning.within("target.purchase_id", touched.ranges)])
             with faults.commit(table.path):
                 self.spark.sql(
                     f"merge into delta.`{self.path / table.path}` as target using change_{event.name} as source "
@@ -407,7 +407,7 @@ class Lake:
         Args:
             is_few: they fit in this process; then no commit is made where there is nothing to replace.
         """
-        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        listed = ", ".join(map(pruning.quoted, values))
         if is_few:
             few = self._collected(table, rows)
             old = f"select 1 from {table.layer}.{table.name} where {column} in ({listed}) limit 1"
@@ -469,7 +469,7 @@ class Lake:
         columns = ", ".join(event.column_names)
         values = ", ".join(f"source.{name}" for name in event.column_names)
         skipping = " and ".join(
-            ["target.purchase_id = source.touched_id", *_sql_ranges("target.purchase_id", ranges)]
+            ["target.purchase_id = source.touched_id", pruning.within("target.purchase_id", ranges)]
         )
         self.spark.sql(
             f"merge into delta.`{self.path / event.latest.path}` as target using latest_{event.name} as source "
@@ -488,12 +488,6 @@ def in_force(records: DataFrame, unfinished: Unfinished) -> DataFrame:
 
 def _within(column: Column, ranges: Sequence[Range]) -> Column:
     return reduce(or_, (column.between(low, high) for low, high in ranges))
-
-
-def _sql_ranges(column: str, ranges: Sequence[Range]) -> list[str]:
-    if not ranges:
-        return []
-    return ["(" + " or ".join(f"{column} between '{low}' and '{high}'" for low, high in ranges) + ")"]
 
 
 def _struct(table: Table) -> StructType:

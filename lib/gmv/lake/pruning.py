@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -39,27 +40,38 @@ def exactly(values: Sequence[str]) -> list[Range]:
     return [(value, value) for value in values]
 
 
+def quoted(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def within(column: str, ranges: Sequence[Range]) -> str:
+    """SQL: whether a column is in one of the ranges; true without ranges."""
+    ends = (f"{column} between {quoted(low)} and {quoted(high)}" for low, high in ranges)
+    return f"({' or '.join(ends)})" if ranges else "true"
+
+
+def described(delta: DeltaTable) -> list[dict]:
+    """Each file of the table as its log tells: path, num_records, size_bytes, min.purchase_id, max.purchase_id, …"""
+    return pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+
+
 def may_hold(delta: DeltaTable, wanted: Mapping[str, Sequence[Range]]) -> list[str]:
     """The paths, relative to the table, of the files that may hold a row within the ranges of every column.
 
     Args:
         wanted: ranges by column; a column without ranges does not choose.
     """
-    actions = pa.table(delta.get_add_actions(flatten=True)).to_pydict()
-    paths = actions["path"]
+    files = described(delta)
     for column, ranges in wanted.items():
-        if not ranges:
-            continue
-        lows, highs = (
-            actions.get(f"{end}.{column}", [None] * len(actions["path"])) for end in ("min", "max")
-        )
-        chosen = {
-            path
-            for path, low, high in zip(actions["path"], lows, highs, strict=True)
-            if low is None or high is None or any(low <= last and first <= high for first, last in ranges)
-        }
-        paths = [path for path in paths if path in chosen]
-    return paths
+        if ranges:
+            files = [file for file in files if _may_be_within(file, column, ranges)]
+    return [file["path"] for file in files]
+
+
+def _may_be_within(file: Mapping[str, Any], column: str, ranges: Sequence[Range]) -> bool:
+    low, high = file.get(f"min.{column}"), file.get(f"max.{column}")
+    return low is None or high is None or any(low <= last and first <= high for first, last in ranges)
 
 
 def changed_between(one: DeltaTable, other: DeltaTable) -> list[Range] | None:
@@ -67,13 +79,10 @@ def changed_between(one: DeltaTable, other: DeltaTable) -> list[Range] | None:
 
     A file never changes, so only those tell that one of the versions has and the other hasn't.
     """
-    described = [
-        {file["path"]: file for file in pa.table(version.get_add_actions(flatten=True)).to_pylist()}
-        for version in (one, other)
-    ]
+    before, after = ({file["path"]: file for file in described(version)} for version in (one, other))
     ranges: list[Range] = []
-    for path in described[0].keys() ^ described[1].keys():
-        file = described[0].get(path) or described[1][path]
+    for path in before.keys() ^ after.keys():
+        file = before.get(path) or after[path]
         low, high = file.get("min.purchase_id"), file.get("max.purchase_id")
         if low is None or high is None:
             return None
@@ -97,8 +106,7 @@ def may_hold_greatest(delta: DeltaTable, column: str) -> list[str]:
 
     Most writers cut off what is less than a millisecond: within one, files can't be told apart.
     """
-    actions = pa.table(delta.get_add_actions(flatten=True)).to_pydict()
-    highs = actions.get(f"max.{column}", [None] * len(actions["path"]))
-    known = [high for high in highs if high is not None]
+    highs = {file["path"]: file.get(f"max.{column}") for file in described(delta)}
+    known = [high for high in highs.values() if high is not None]
     least = max(known) - dt.timedelta(milliseconds=1) if known else None
-    return [path for path, high in zip(actions["path"], highs, strict=True) if high is None or high >= least]
+    return [path for path, high in highs.items() if high is None or high >= least]

@@ -21,7 +21,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from gmv.errors import GmvError
 from gmv.lake import location, pruning
-from gmv.lake.pruning import Range
+from gmv.lake.pruning import Range, quoted
 from gmv.tables import TABLES, Table
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Reader:
             _KEPT_ROWS[place] = kept_files, rows
         self.connection.execute(f"create table {name} as {self._query(table, [])}")
         if rows is not None:
-            gone = ", ".join(_quoted(file) for file in kept_files - set(files)) or "''"
+            gone = ", ".join(quoted(file) for file in kept_files - set(files)) or "''"
             self.connection.register("kept_rows", rows)
             self.connection.execute(
                 f"insert into {name} select * exclude (filename) from kept_rows where filename not in ({gone})"
@@ -272,7 +272,7 @@ class Reader:
         if not files:
             return f"select {typed} where false"
         selected = ", ".join([*(f'"{column.name}"' for column in table.columns), *more])
-        listed = ", ".join(_quoted(file) for file in files)
+        listed = ", ".join(quoted(file) for file in files)
         types = ", ".join(
             f"'{column.name}': {column.type}" for column in table.columns if column.name in table.partition_by
         )
@@ -283,10 +283,6 @@ class Reader:
                 f"from read_parquet([{listed}], {hive}, union_by_name = true))"
             )
         return f"select {selected} from read_parquet([{listed}], {hive})"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:

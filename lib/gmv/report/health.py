@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,11 +199,7 @@ def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
         "select count(*) as days, cast(coalesce(sum(gmv), 0) as decimal(38, 2)) as amount "
         "from gold.daily_gmv where subsidiary = 'unknown'"
     )
-    waits = waiting.waiting(reader).group_by("awaits").aggregate([("purchase_id", "count")]).to_pylist()
-    awaiting, orphans = (
-        next((one["purchase_id_count"] for one in waits if one["awaits"] == what), 0)
-        for what in (waiting.ITEM, waiting.PURCHASE)
-    )
+    waits = Counter(waiting.waiting(reader)["awaits"].to_pylist())
     pending = [one for one in final if one.state == PENDING]
     coming = sum(((one.coming or one.gmv) - one.gmv for one in pending), data.NOTHING)
     rows = [
@@ -213,8 +210,8 @@ def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
             unknown["amount"],
             "Counted; the subsidiary has not come.",
         ),
-        ("Awaiting item", awaiting, None, "Paid, but not counted: no item has come."),
-        ("Orphans", orphans, None, "Items or subsidiaries whose purchase has not come."),
+        ("Awaiting item", waits[waiting.ITEM], None, "Paid, but not counted: no item has come."),
+        ("Orphans", waits[waiting.PURCHASE], None, "Items or subsidiaries whose purchase has not come."),
     ]
     return pd.DataFrame(rows, columns=["what", "count", "amount", "meaning"])
 
