@@ -28,9 +28,8 @@ def item(purchase_id: str, value: str = "1.00", minute: int = 0, product_id: int
     }
 
 
-def merge(lake, latest: list[dict], touched: list[str], ranges=()) -> None:
-    rows = pa.Table.from_pylist(latest, records.arrow_schema(TABLE))
-    merging.merge_latest(lake, TABLE, rows, pa.array(touched, pa.string()), ranges)
+def merge(lake, latest: list[dict], touched: list[str]) -> None:
+    merging.merge_latest(lake, TABLE, pa.Table.from_pylist(latest, records.arrow_schema(TABLE)), touched)
 
 
 def rows_of(lake) -> list[dict]:
@@ -47,12 +46,11 @@ def files(lake) -> dict[str, dict]:
     return held
 
 
-@pytest.mark.parametrize("ranges", [[], [("1", "4")]], ids=["everywhere", "within ranges"])
-def test_touched_purchases_are_replaced_added_and_removed_and_others_stay(tmp_path, ranges):
+def test_touched_purchases_are_replaced_added_and_removed_and_others_stay(tmp_path):
     small_lake.write(tmp_path, TABLE, [item(one) for one in ("1", "2", "3", "9")])
     latest = [item("1", "5.00", product_id=7), item("2"), item("4", "99999999999999.99")]
     for _ in ("once", "and again"):
-        merge(tmp_path, latest, ["1", "2", "3", "4"], ranges)
+        merge(tmp_path, latest, ["1", "2", "3", "4"])
         assert rows_of(tmp_path) == [*latest, item("9")]
 
 
@@ -81,13 +79,29 @@ def test_what_is_there_already_is_no_commit(tmp_path):
     assert DeltaTable(tmp_path / TABLE.path).version() == 0
 
 
-def test_a_file_outside_of_the_ranges_is_not_opened(tmp_path):
-    small_lake.write(tmp_path, TABLE, [item("9")])
+@pytest.mark.parametrize(
+    ("held", "touched"),
+    [(["2", "9"], ["1", "91"]), (["b4", "c7"], ["a9", "c8"]), (["b4"], [])],
+    ids=["numbers", "texts", "none"],
+)
+def test_a_file_is_not_opened_when_no_touched_id_is_between_its_least_and_greatest(tmp_path, held, touched):
+    small_lake.write(tmp_path, TABLE, [item(one) for one in held])
     for file in (tmp_path / TABLE.path).glob("*.parquet"):
         file.write_bytes(b"not parquet")
-    merge(tmp_path, [item("1")], ["1"], [("1", "1")])
-    assert [row["purchase_id"] for row in Reader(tmp_path).near(exactly(["1"])).rows(
-        "select purchase_id from silver.product_item")] == ["1"]  # fmt: skip
+    merge(tmp_path, [item(one) for one in touched], touched)
+    assert records.count(tmp_path, TABLE) == len(held) + len(touched)
+
+
+@pytest.mark.parametrize(
+    "touched", ["2", "5", "9", "b" * 60, "d" * 60], ids=lambda one: f"{one[0]} {len(one)}"
+)
+def test_a_file_that_may_hold_a_touched_id_is_opened(tmp_path, touched):
+    held = ["2", "9"] if touched.isdigit() else ["b" * 60, "d" * 60]
+    small_lake.write(tmp_path, TABLE, [item(one) for one in held])
+    merge(tmp_path, [item(touched, "5.00")], ["1", touched, "z"])
+    assert [(row["purchase_id"], row["purchase_value"]) for row in rows_of(tmp_path)] == sorted(
+        {**dict.fromkeys(held, Decimal("1.00")), touched: Decimal("5.00")}.items()
+    )
 
 
 def test_files_are_skipped_by_what_is_kept_of_those_that_are_written_anew(tmp_path):

@@ -632,6 +632,32 @@ def test_the_headline_is_the_newest_day_beside_the_day_before_its_weekday_and_th
     )
 
 
+@pytest.mark.parametrize(
+    ("moves", "told"),
+    [
+        ({"a": 60, "b": 30, "c": -40}, "Up 50.00 against the day before, most of all in a (+60.00)."),
+        ({"a": -60, "b": 30, "c": -4}, "Down 34.00 against the day before, most of all in a (-60.00)."),
+        (
+            {"a": 30, "b": 25, "c": -50},
+            "Up 5.00 against the day before, most of all in a (+30.00); the other way went c (-50.00).",
+        ),
+        (
+            {"a": -30, "b": -25, "c": 50},
+            "Down 5.00 against the day before, most of all in a (-30.00); the other way went c (+50.00).",
+        ),
+        ({"a": 30, "c": -30}, "Unchanged in all against the day before, most of all in c (-30.00)."),
+        ({"a": 0}, "No subsidiary has another number than the day before."),
+    ],
+)
+def test_the_headline_names_first_what_moved_as_the_whole_did(moves: dict[str, int], told: str) -> None:
+    frame = daily(
+        *(("2023-03-30", name, "100.00") for name in moves),
+        *(("2023-03-31", name, f"{100 + move}.00") for name, move in moves.items()),
+    )
+    found = headline.headline(frame, frame.head(0), final_of("2023-03-31"), day("2023-04-01"))
+    assert found and found.in_words.startswith(told)
+
+
 def test_the_headline_says_how_old_it_is_and_what_it_can_not_be_compared_with() -> None:
     frame = daily(("2023-03-29", "nac", "10.00"))
     found = headline.headline(frame, frame.head(0), final_of("2023-03-29"), day("2023-04-01"))

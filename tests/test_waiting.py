@@ -28,7 +28,7 @@ def bring(lake, event, ids, gone=()) -> None:
     rows = [{"purchase_id": one, **VALUES[event]} for one in ids]
     columns = [{name: row.get(name) for name in event.latest.column_names} for row in rows]
     latest = pa.Table.from_pylist(columns, records.arrow_schema(event.latest))
-    merging.merge_latest(lake, event.latest, latest, pa.array([*ids, *gone], pa.string()), [])
+    merging.merge_latest(lake, event.latest, latest, [*ids, *gone])
 
 
 def told(rows: pa.Table) -> set[tuple[str, str]]:

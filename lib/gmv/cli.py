@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -206,7 +206,8 @@ def show(
 ) -> None:
     """Print a table's rows, sorted, or a list of what is odd (problems names them).
 
-    csv is exact; spreadsheet is the same with formulas disarmed.
+    A table has at most 1,000 rows, the last ones; csv has all, exactly; spreadsheet is the same with formulas
+    disarmed.
     """
     from gmv import show as shown
     from gmv.lake.reader import Reader
@@ -216,22 +217,25 @@ def show(
 
     if table in lists.LISTS and not (known_on or recorded_by or start_date or end_date):
         listed = lists.LISTS[table]
-        _print_rows(list(listed.columns), listed.rows(Reader(_folder("lake", lake))), output, table)
+        found = listed.rows(Reader(_folder("lake", lake)))
+        drawn = found[: shown.MOST_DRAWN] if output is Format.table else found
+        _print_rows([*listed.columns], drawn, output, table, _part("first", drawn, len(found)))
         return
     of = shown.table_named(table)
     # Either end alone is fine here: nothing is published.
     first, last = parse_date("--start-date", start_date), parse_date("--end-date", end_date)
     if first and last:
         Window(first, last)
-    rows = shown.rows(
-        Reader(_folder("lake", lake)),
-        of,
-        first,
-        last,
-        parse_date("--known-on", known_on),
-        _moment("--recorded-by", recorded_by),
+    selected = shown.selection(
+        of, first, last, parse_date("--known-on", known_on), _moment("--recorded-by", recorded_by)
     )
-    _print_rows(of.column_names, rows, output, of.path)
+    reader = Reader(_folder("lake", lake))
+    if output is Format.table:
+        drawn = selected.last(reader, shown.MOST_DRAWN)
+        _print_rows(of.column_names, drawn, output, of.path, _part("last", drawn, selected.count(reader)))
+    else:
+        rows = itertools.chain.from_iterable(selected.batches(reader))
+        _print_rows(of.column_names, [*rows] if output is Format.json else rows, output, "")
 
 
 @app.command(
@@ -614,10 +618,15 @@ def _tell_run(record: Record, request: Request) -> None:
     for result, days in of_result.items():
         span = days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
         print(f"{len(days):5} day(s) {result:<12} {span}")
-    columns = ["transaction_date", "subsidiary", "previous_gmv", "gmv"]
-    changed = [{name: change[name] for name in columns} for change in gold["changes"]]
-    if changed:
-        _print_rows(columns, changed[-20:], Format.table, "published numbers that changed (the newest 20)")
+    changed = gold["changes"]
+    newest = [
+        {**change, **{name: change[name] and Decimal(change[name]) for name in ("previous_gmv", "gmv")}}
+        for change in changed[-20:]
+    ]
+    if newest:
+        columns = ["transaction_date", "subsidiary", "previous_gmv", "gmv"]
+        title = f"published numbers that changed: {len(changed):,}"
+        _print_rows(columns, newest, Format.table, title, "The newest 20." if len(changed) > 20 else "")
     pending = map(dt.date.fromisoformat, of_result.get("pending", []))
     waiting = closed_books(pending, settings().closed_until)
     if waiting:
@@ -683,11 +692,15 @@ def _tell_status(found: Status, runs_dir: Path) -> None:
         print(f"{'BROKEN' if problem.is_broken else 'Problem':<15} {problem}")
 
 
-def _print_rows(columns: list[str], rows: Any, output: Format, title: str) -> None:
+def _part(which: str, drawn: Sequence, of: int) -> str:
+    return f"The {which} {len(drawn):,} of {of:,} rows; --format csv has all." if len(drawn) < of else ""
+
+
+def _print_rows(columns: list[str], rows: Any, output: Format, title: str, note: str = "") -> None:
     from gmv import show as shown
 
     if output in (Format.csv, Format.spreadsheet):
-        sys.stdout.write(shown.as_csv(columns, rows, for_spreadsheet=output is Format.spreadsheet))
+        shown.write_csv(sys.stdout, columns, rows, for_spreadsheet=output is Format.spreadsheet)
     elif output is Format.json:
         sys.stdout.write(shown.as_json(rows))
     else:
@@ -701,6 +714,8 @@ def _print_rows(columns: list[str], rows: Any, output: Format, title: str) -> No
         for row in rows:
             table.add_row(*(escape(shown.as_text(row[column])) for column in columns))
         Console().print(table)
+        if note:
+            print(note)
 
 
 def _print_tables(tables: Iterable[RenderableType]) -> None:

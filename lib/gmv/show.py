@@ -6,9 +6,11 @@ import csv
 import datetime as dt
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from itertools import chain
+from typing import Any, TextIO
 
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
@@ -32,6 +34,32 @@ def table_named(name: str) -> Table:
     return max(found, key=lambda table: table.layer)
 
 
+MOST_DRAWN = 1_000
+"""A table for people has the last so many rows: to draw rows takes a hundred times as long as to read them."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of a table, by a query and its parameters."""
+
+    sql: str
+    parameters: Mapping[str, object]
+
+    def count(self, reader: Reader) -> int:
+        """How many rows there are."""
+        (row,) = reader.rows(f"select count(*) as n from ({self.sql})", **self.parameters)
+        return row["n"]
+
+    def last(self, reader: Reader, most: int) -> list[dict[str, Any]]:
+        """The last so many rows, sorted by their columns."""
+        last = f"select * from ({self.sql}) order by all desc nulls first limit {most}"
+        return reader.rows(f"select * from ({last}) order by all", **self.parameters)
+
+    def batches(self, reader: Reader) -> Iterator[list[dict[str, Any]]]:
+        """All rows, sorted by their columns; never all of them in memory."""
+        return reader.batches(f"select * from ({self.sql}) order by all", **self.parameters)
+
+
 def rows(
     reader: Reader,
     table: Table,
@@ -40,7 +68,19 @@ def rows(
     known_on: dt.date | None = None,
     recorded_by: dt.datetime | None = None,
 ) -> list[dict[str, Any]]:
-    """The table's rows, sorted by its columns.
+    """All rows of a `selection`, sorted by their columns."""
+    selected = selection(table, start_date, end_date, known_on, recorded_by)
+    return [*chain.from_iterable(selected.batches(reader))]
+
+
+def selection(
+    table: Table,
+    start_date: dt.date | None = None,
+    end_date: dt.date | None = None,
+    known_on: dt.date | None = None,
+    recorded_by: dt.datetime | None = None,
+) -> Selection:
+    """What to show of a table.
 
     Args:
         start_date, end_date: of transaction_date, inclusive, for tables that have it.
@@ -77,26 +117,35 @@ def rows(
         if table.layer == "bronze":  # a text there
             dated = dated.replace("transaction_date ", "try_cast(transaction_date as date) ")
         parameters |= {"start_date": start_date, "end_date": end_date}
-    return reader.rows(f"select * from ({source}) {dated} order by all", **parameters)
+    return Selection(f"select * from ({source}) {dated}", parameters)
 
 
-def as_csv(columns: Sequence[str], of_rows: Sequence[dict[str, Any]], for_spreadsheet: bool = False) -> str:
-    """Header and rows; amounts with all their decimals, empty for null.
+def as_csv(columns: Sequence[str], of_rows: Iterable[dict[str, Any]], for_spreadsheet: bool = False) -> str:
+    """As `write_csv` writes them."""
+    text = io.StringIO()
+    write_csv(text, columns, of_rows, for_spreadsheet)
+    return text.getvalue()
+
+
+def write_csv(
+    to: TextIO, columns: Sequence[str], of_rows: Iterable[dict[str, Any]], for_spreadsheet: bool = False
+) -> None:
+    """Write header and rows; amounts with all their decimals, empty for null.
 
     Args:
         for_spreadsheet: a text that a spreadsheet would take for a formula gets an apostrophe before it, and the
             file a byte-order mark, so that its accents are understood. Without it every value is exact.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    if for_spreadsheet:
+        to.write("\ufeff")
+    writer = csv.writer(to, lineterminator="\n")
     writer.writerow(columns)
     shown = _guarded if for_spreadsheet else _plain
     writer.writerows([shown(row[column]) for column in columns] for row in of_rows)
-    return ("\ufeff" if for_spreadsheet else "") + text.getvalue()
 
 
 def as_json(of_rows: Any) -> str:
-    """A list of objects; amounts as texts, since JSON's numbers are floats to most readers."""
+    """Objects; amounts as texts, since JSON's numbers are floats to most readers."""
     return json.dumps(of_rows, default=_plain, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -452,8 +452,7 @@ class Lake:
         elif not self.exists(table):
             self.append(table, latest, touched.few is not None)
         elif touched.few is not None:
-            ids, rows = pa.array(touched.few, pa.string()), self._collected(table, latest)
-            merging.merge_latest(self.path, table, rows, ids, touched.ranges)
+            merging.merge_latest(self.path, table, self._collected(table, latest), touched.few)
         else:
             with faults.commit(table.path):
                 self._merge(event, latest, touched.ids, touched.ranges)

@@ -25,24 +25,21 @@ from gmv.lake import faults, pruning, records
 from gmv.tables import HARDLY_REPEATED, Table
 
 
-def merge_latest(
-    lake: Path, table: Table, latest: pa.Table, touched: pa.Array, ranges: Sequence[pruning.Range]
-) -> None:
+def merge_latest(lake: Path, table: Table, latest: pa.Table, touched: Sequence[str]) -> None:
     """Bring a table to the latest rows of the touched purchases, in one commit; none where they are there already.
 
     Args:
         latest: the table's columns, at most one row per touched purchase.
         touched: the ids that were looked at; those that `latest` lacks leave the table.
-        ranges: lower and upper ids that enclose them, to skip files by; empty: look everywhere.
     """
     place = lake / table.path
     delta = DeltaTable(str(place))
-    latest = latest.combine_chunks()
+    latest, ids = latest.combine_chunks(), pa.array(touched, pa.string())
     is_new = np.ones(latest.num_rows, bool)
     actions: list[AddAction | RemoveAction] = []
-    for path in pruning.may_hold(delta, {"purchase_id": ranges}):
+    for path in pruning.may_hold_any(delta, "purchase_id", touched):
         with (place / path).open("rb") as file:
-            merged = _merged(pq.read_table(file, schema=latest.schema), latest, touched)
+            merged = _merged(pq.read_table(file, schema=latest.schema), latest, ids)
         is_new[merged.positions] = False
         if merged.rows is not None:
             actions.append(RemoveAction(path, True, _now(), partition_values={}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,18 @@ def may_hold(delta: DeltaTable, wanted: Mapping[str, Sequence[Range]]) -> list[s
         if ranges:
             files = [file for file in files if _may_be_within(file, column, ranges)]
     return [file["path"] for file in files]
+
+
+def may_hold_any(delta: DeltaTable, column: str, values: Iterable[str]) -> list[str]:
+    """The paths of the files that may hold a row with one of these texts, of which there may be many."""
+    ordered = sorted(values)
+    paths = []
+    for file in described(delta):
+        low, high = file.get(f"min.{column}"), file.get(f"max.{column}")
+        next_value = bisect_left(ordered, low or "")
+        if low is None or high is None or (next_value < len(ordered) and ordered[next_value] <= high):
+            paths.append(file["path"])
+    return paths
 
 
 def _may_be_within(file: Mapping[str, Any], column: str, ranges: Sequence[Range]) -> bool:

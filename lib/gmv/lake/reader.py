@@ -35,6 +35,8 @@ _DUCKDB_TYPES = {
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
 }
 
+_ROWS_IN_BATCH = 10_000
+
 _KEPT_ROWS: dict[str, tuple[frozenset[str], pa.Table | None]] = {}
 """By place: the files of partitioned tables that this process has read, and their rows with their `filename`."""
 
@@ -123,6 +125,12 @@ class Reader:
     def rows(self, query: str, **parameters: object) -> list[dict]:
         """The query's rows as dictionaries of Python values (Decimal, date, datetime, str, int)."""
         return self.arrow(query, **parameters).to_pylist()
+
+    def batches(self, query: str, **parameters: object) -> Iterator[list[dict]]:
+        """The query's rows as `rows` gives them, some at a time."""
+        with self._naming_what_is_damaged(query):
+            for batch in self.sql(query, **parameters).to_arrow_reader(_ROWS_IN_BATCH):
+                yield batch.to_pylist()
 
     def arrow(self, query: str, **parameters: object) -> pa.Table:
         """The query's rows as columns."""

@@ -142,11 +142,15 @@ def _what_moved(published: pd.DataFrame, newest: dt.date, before: dt.date) -> st
     zero = Decimal("0.00")
     moves = {name: now.get(name, zero) - then.get(name, zero) for name in sorted(now.keys() | then.keys())}
     change = sum(moves.values(), zero)
-    largest = max(moves, key=lambda name: (abs(moves[name]), name))
     if not any(moves.values()):
         return "No subsidiary has another number than the day before."
     direction = "Unchanged in all" if not change else f"{'Up' if change > 0 else 'Down'} {abs(change):,.2f}"
-    return f"{direction} against the day before, most of all in {largest} ({moves[largest]:+,.2f})."
+    largest = max(moves, key=lambda name: (moves[name] * change > 0, abs(moves[name]), name))
+    told = f"{direction} against the day before, most of all in {largest} ({moves[largest]:+,.2f})"
+    against = max(moves, key=lambda name: (abs(moves[name]), name))
+    if against != largest:
+        told += f"; the other way went {against} ({moves[against]:+,.2f})"
+    return f"{told}."
 
 
 def _net(why: str) -> str:

@@ -1,0 +1,75 @@
+"""`gmv show`: tables for people have the last rows, csv has all of them."""
+
+import csv
+import io
+import json
+from decimal import Decimal
+
+import pytest
+from gmv import show
+from gmv.cli import app
+from gmv.lake.reader import Reader
+from gmv.tables import DAILY_GMV, PURCHASE_EXTRA_INFO, WAITING
+from small_lake import day, rows_of, write
+from typer.testing import CliRunner
+
+MANY = show.MOST_DRAWN + 5
+AMOUNTS = [Decimal(number) for number in range(1, MANY + 1)]
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    """As many subsidiaries as amounts on one day, and as many purchases without more than their extra information."""
+    place = tmp_path_factory.mktemp("lake")
+    numbers = [(day("2023-02-08"), f"s{amount:05}", amount) for amount in AMOUNTS]
+    write(place, DAILY_GMV, rows_of("transaction_date subsidiary gmv", *numbers))
+    infos = [(f"{amount}", day("2023-02-08")) for amount in AMOUNTS]
+    write(place, PURCHASE_EXTRA_INFO.latest, rows_of("purchase_id transaction_date", *infos))
+    return place
+
+
+def shown(lake, *arguments):
+    told = CliRunner().invoke(app, ["show", *arguments, "--lake", str(lake)], env={"COLUMNS": "100"})
+    assert told.exit_code == 0, told.output
+    return told.stdout
+
+
+def test_a_drawn_table_has_the_last_rows_and_says_where_all_are(lake):
+    told = shown(lake, "daily_gmv")
+    assert told.count("2023-02-08") == show.MOST_DRAWN
+    assert "s00005" not in told and "s00006" in told and "1,005.00" in told
+    assert f"The last 1,000 of {MANY:,} rows; --format csv has all." in told
+
+
+def test_a_drawn_list_has_the_first_rows_which_matter_most(lake):
+    told = shown(lake, "orphans")
+    assert told.count("\n│") == show.MOST_DRAWN
+    assert f"The first 1,000 of {MANY:,} rows; --format csv has all." in told
+
+
+def test_a_table_that_is_drawn_whole_says_nothing(lake):
+    assert "rows" not in shown(lake, "daily_gmv", "--start-date", "2023-03-01")
+
+
+def test_the_last_rows_are_those_of_the_end_with_what_is_empty(tmp_path):
+    ids = [("1",), (None,), ("2",)]
+    write(tmp_path, WAITING, rows_of("purchase_id", *ids))
+    last = show.selection(WAITING).last(Reader(tmp_path), 2)
+    assert [row["purchase_id"] for row in last] == ["2", None]
+    assert [row["purchase_id"] for row in show.rows(Reader(tmp_path), WAITING)] == ["1", "2", None]
+
+
+def test_csv_and_json_have_all_rows_of_tables_and_lists(lake):
+    read = list(csv.DictReader(io.StringIO(shown(lake, "daily_gmv", "--format", "csv"))))
+    assert [Decimal(row["gmv"]) for row in read] == AMOUNTS
+    assert [
+        Decimal(row["gmv"]) for row in json.loads(shown(lake, "daily_gmv", "--format", "json"))
+    ] == AMOUNTS
+    assert shown(lake, "orphans", "--format", "csv").count("\n") == 1 + MANY
+
+
+def test_rows_are_read_some_at_a_time(lake, monkeypatch):
+    monkeypatch.setattr("gmv.lake.reader._ROWS_IN_BATCH", 400)
+    batches = list(show.selection(DAILY_GMV).batches(Reader(lake)))
+    assert max(map(len, batches)) < MANY
+    assert [row["gmv"] for batch in batches for row in batch] == AMOUNTS
