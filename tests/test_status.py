@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -144,3 +146,19 @@ def test_a_run_leaves_its_days_freshness_and_steps(lake):
     assert reader.rows("select step, milliseconds from monitoring.steps") == [
         {"step": "01_bronze", "milliseconds": 1250}
     ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["show", "daily_gmv"], ["show", "daily_gmv", "--format", "csv"], ["explain", "2023-02-08"]],
+)
+def test_looking_needs_no_pandas_whose_import_takes_as_long_as_the_look(lake, command):
+    """pyarrow imports it by itself, in some of its functions."""
+    source = (
+        "import sys; from gmv.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "assert 'pyarrow' in sys.modules and 'pandas' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, *command, "--lake", str(lake)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -54,7 +54,8 @@ def within(column: str, ranges: Sequence[Range]) -> str:
 
 def described(delta: DeltaTable) -> list[dict]:
     """Each file of the table as its log tells: path, num_records, size_bytes, min.purchase_id, max.purchase_id, …"""
-    return pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+    # Not pa.table: it imports pandas to look whether it was given a data frame, which takes as long as the rest.
+    return pa.RecordBatchReader.from_stream(delta.get_add_actions(flatten=True)).read_all().to_pylist()
 
 
 def may_hold(delta: DeltaTable, wanted: Mapping[str, Sequence[Range]]) -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
-from gmv.lake import faults
+from gmv.lake import faults, pruning
 from gmv.tables import DAILY_GMV, HARDLY_REPEATED, Table
 
 _ARROW_TYPES = {
@@ -171,10 +171,10 @@ def _made_daily_gmv(lake: Path) -> str:
 def count(lake: Path, table: Table) -> int:
     """How many rows a table has, by its log; 0 while it does not exist."""
     try:
-        added = pa.table(DeltaTable(str(lake / table.path)).get_add_actions())
+        files = pruning.described(DeltaTable(str(lake / table.path)))
     except TableNotFoundError:
         return 0
-    return sum(rows or 0 for rows in added["num_records"].to_pylist())
+    return sum(file["num_records"] or 0 for file in files)
 
 
 def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
