@@ -1,12 +1,17 @@
 """What is read of a lake without Spark: the pinned version, and no more files than the question needs."""
 
 import datetime as dt
+import os
+import subprocess
+import sys
+import tempfile
 from decimal import Decimal
 
 import pytest
 from deltalake import DeltaTable
 from gmv.lake import records
-from gmv.lake.reader import Damaged, Reader
+from gmv.lake.reader import Damaged, NotEnoughMemory, Reader
+from gmv.settings import settings
 from gmv.tables import DAILY_GMV, event_table
 
 PURCHASE = event_table("purchase").latest
@@ -73,3 +78,41 @@ def test_a_table_without_rows_has_no_newest_event(tmp_path):
     assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") is None
     bring(tmp_path, None)
     assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") is None
+
+
+def test_what_does_not_fit_in_memory_says_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("GMV_SPARK_MEMORY_MIB", "512")
+    settings.cache_clear()
+    reader = Reader(tmp_path)
+    reader.connection.execute("set temp_directory = ''")  # nowhere to spill to
+    with pytest.raises(NotEnoughMemory, match=r"512 MiB .* GMV_SPARK_MEMORY_MIB"):
+        reader.rows(
+            "select count(distinct range::varchar || 'a purchase id of some length') from range(20000000)"
+        )
+
+
+SPILL = "set memory_limit = '100MB'; create temp table spilled as select hash(range) from range(20000000)"
+
+
+def test_what_a_killed_process_had_spilled_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = f"""
+from gmv.lake.reader import Reader
+reader = Reader(".")
+reader.connection.execute({SPILL!r})
+print("spilled", flush=True)
+input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", source],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stdout.readline() == b"spilled\n"
+        process.kill()
+    (folder,) = tmp_path.glob("gmv-spilled-*")
+    assert set(folder.glob(f"*_{process.pid}_*"))
+    reader = Reader(tmp_path)
+    reader.connection.execute(SPILL)
+    assert not set(folder.glob(f"*_{process.pid}_*"))

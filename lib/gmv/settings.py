@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     spark_memory_mib: int = Field(
         default_factory=_half_of_memory_up_to_4_gib,
         ge=512,
-        description="Heap of the Spark server, and memory of the second engine, in MiB",
+        description="Heap of the Spark server, and memory of DuckDB in another process, in MiB",
     )
     spark_cores: int = Field(
         default_factory=lambda: os.cpu_count() or 2, ge=1, description="Cores that the Spark server uses"

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import tempfile
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +22,8 @@ import duckdb
 
 from gmv import progress
 from gmv.lake import pruning, records
-from gmv.lake.reader import Reader
+from gmv.lake.reader import NotEnoughMemory, Reader
 from gmv.progress import Unfinished
-from gmv.settings import settings
 from gmv.tables import (
     DAILY_GMV,
     DAILY_GMV_HISTORY,
@@ -129,10 +126,10 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
     unfinished = [run for step in progress.STEPS for run in progress.unfinished(reader, step).runs]
     # The session's temporary tables end with it.
     with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
-        _recompute_whole_lake(session, today)
+        comparisons = _compare_whole_lake(session, today)
         session.execute(_PENDING_DAYS)
         pending_days = [day for (day,) in session.execute("from pending_days order by all").fetchall()]
-        comparisons = [_compare(session, question) for question in _QUESTIONS]
+        comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_DAYS]
     return Certificate(
         "the whole lake",
         today,
@@ -162,9 +159,7 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
     versions = pin(reader)
     if unfinished.runs and progress.is_all_there_is(reader, unfinished.runs):
         with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
-            _recompute_whole_lake(session, today)
-            questions = (*_QUESTIONS_ABOUT_FILES, *_QUESTIONS_ABOUT_PURCHASES)
-            comparisons += [_compare(session, question) for question in questions]
+            comparisons += _compare_whole_lake(session, today)
     elif unfinished.runs:
         wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
         with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
@@ -176,6 +171,7 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
             _look_near(session, reader, own, [event.versions for event in EVENT_TABLES], runs)
             session.execute(_OWN_VERSIONS)
             comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_FILES]
+            session.execute(_DROP_RECORDS)
             session.execute(_TOUCHED)
             of_purchases = [event.versions for event in EVENT_TABLES] + [
                 event.latest for event in EVENT_TABLES
@@ -206,6 +202,8 @@ def _naming_what_is_damaged(reader: Reader) -> Iterator[None]:
     """Let an error of a table that can't be read name that table."""
     try:
         yield
+    except duckdb.OutOfMemoryException as error:
+        raise NotEnoughMemory() from error
     except (duckdb.IOException, duckdb.InvalidInputException):
         for table in _COMPARED_TABLES:
             reader.check(table)
@@ -219,14 +217,16 @@ def pin(reader: Reader) -> dict[str, int | None]:
     return {table.path: reader.version(table) for table in _COMPARED_TABLES}
 
 
-def _recompute_whole_lake(session: duckdb.DuckDBPyConnection, today: dt.date) -> None:
+def _compare_whole_lake(session: duckdb.DuckDBPyConnection, today: dt.date) -> list[Comparison]:
     _prepare(session, _WHOLE_LAKE, {"today": today})
     _execute(session, "verify_events.sql")
+    comparisons = [_compare(session, question) for question in _QUESTIONS_ABOUT_FILES]
+    session.execute(_DROP_RECORDS)
     _execute(session, "verify_numbers.sql")
+    return comparisons + [_compare(session, question) for question in _QUESTIONS_ABOUT_PURCHASES]
 
 
 def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[str, object]) -> None:
-    _bound_memory(session)
     named = ", ".join(f"${name} as {name}" for name in parameters)
     session.execute(f"create temp table parameters as select {named}", parameters)
     session.execute(script)
@@ -234,13 +234,6 @@ def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[s
 
 def _execute(session: duckdb.DuckDBPyConnection, script: str) -> None:
     session.execute((resources.files("gmv") / "sql" / script).read_text("utf-8"))
-
-
-def _bound_memory(session: duckdb.DuckDBPyConnection) -> None:
-    """Take no more memory than Spark may, and spill to disk beyond that, outside of the working folder."""
-    session.execute(f"set memory_limit = '{settings().spark_memory_mib}MiB'")
-    if session.execute("select current_setting('temp_directory')").fetchone() == (".tmp",):
-        session.execute(f"set temp_directory = '{tempfile.gettempdir()}/gmv-verify-{uuid.uuid4().hex}'")
 
 
 # --- What is looked at: the whole lake, or what some bronze runs changed ------------------------------------
@@ -261,6 +254,9 @@ _WHOLE_LAKE = (
     create temp macro is_whole_lake() as true;
 """
 )
+
+# When the files have been compared: records take the most memory, and the rest needs events alone.
+_DROP_RECORDS = "".join(f"drop table {event.name}_records;" for event in EVENT_TABLES)
 
 # Files that these runs brought, and those that they put back or retracted, each with the run that brought it.
 _OWN_FILES = """
@@ -637,13 +633,12 @@ _QUESTIONS_ABOUT_FILES = (
     _QUARANTINE_QUESTION,
     *(_versions_question(event) for event in EVENT_TABLES),
 )
-_LATEST_QUESTIONS = tuple(_latest_question(event) for event in EVENT_TABLES)
-_QUESTIONS_ABOUT_PURCHASES = (*_LATEST_QUESTIONS, _LEDGER_AS_KNOWN_QUESTION)
-_QUESTIONS = (
-    *_QUESTIONS_ABOUT_FILES,
-    *_LATEST_QUESTIONS,
-    _LEDGER_BY_DAY_QUESTION,
+_QUESTIONS_ABOUT_PURCHASES = (
+    *(_latest_question(event) for event in EVENT_TABLES),
     _LEDGER_AS_KNOWN_QUESTION,
+)
+_QUESTIONS_ABOUT_DAYS = (
+    _LEDGER_BY_DAY_QUESTION,
     _DAILY_GMV_QUESTION,
     _PUBLISHED_QUESTION,
     _HISTORY_QUESTION,

@@ -7,10 +7,13 @@ so that all its answers come from the same state.
 from __future__ import annotations
 
 import datetime as dt
+import getpass
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -22,6 +25,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from gmv.errors import GmvError
 from gmv.lake import location, pruning
 from gmv.lake.pruning import Range, quoted
+from gmv.settings import settings
 from gmv.tables import TABLES, Table
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ _ROWS_IN_BATCH = 10_000
 
 _KEPT_ROWS: dict[str, tuple[frozenset[str], pa.Table | None]] = {}
 """By place: the files of partitioned tables that this process has read, and their rows with their `filename`."""
+_KEEPING = Lock()
+"""Held while they are read, so that one thread waits for the other rather than reading them too."""
 
 
 class Damaged(GmvError):
@@ -50,6 +56,16 @@ class Damaged(GmvError):
         if table.layer not in ("silver", "gold"):
             remedy = "bring it back from a backup"
         super().__init__(f"{table.path} can't be read: {problem} Nothing was changed; {remedy}.")
+
+
+class NotEnoughMemory(GmvError):
+    """A question about so many rows that neither memory nor what can be put on disk meanwhile is enough."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The second engine needs more memory than the {settings().spark_memory_mib} MiB that it may take. "
+            "What was committed stays; set GMV_SPARK_MEMORY_MIB higher and run again."
+        )
 
 
 def data_files(delta: DeltaTable) -> list[str]:
@@ -80,6 +96,7 @@ class Reader:
         self._views: set[str] = set()
         self.connection = duckdb.connect()
         self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
+        _bound_memory(self.connection)
         if location.is_remote(lake):
             self.connection.register_filesystem(location.filesystem_of_data())
 
@@ -141,6 +158,8 @@ class Reader:
     def _naming_what_is_damaged(self, query: str) -> Iterator[None]:
         try:
             yield
+        except duckdb.OutOfMemoryException as error:
+            raise NotEnoughMemory() from error
         except (duckdb.IOException, duckdb.InvalidInputException, duckdb.HTTPException) as error:
             for table in _tables_of(query):
                 self.check(table)
@@ -255,13 +274,14 @@ class Reader:
         A file's rows never change; so what is read anew of a newer version are the files that it added.
         """
         place = str(self.lake / table.path)
-        kept_files, rows = _KEPT_ROWS.get(place, (frozenset(), None))
-        if missing := sorted(set(files) - kept_files):
-            read = self.connection.sql(self._query(table, missing, "filename")).to_arrow_table()
-            # Each file's rows are a chunk of their own, and chunks take DuckDB longer than rows.
-            rows = (read if rows is None else pa.concat_tables([rows, read])).combine_chunks()
-            kept_files |= set(missing)
-            _KEPT_ROWS[place] = kept_files, rows
+        with _KEEPING:
+            kept_files, rows = _KEPT_ROWS.get(place, (frozenset(), None))
+            if missing := sorted(set(files) - kept_files):
+                read = self.connection.sql(self._query(table, missing, "filename")).to_arrow_table()
+                # Each file's rows are a chunk of their own, and chunks take DuckDB longer than rows.
+                rows = (read if rows is None else pa.concat_tables([rows, read])).combine_chunks()
+                kept_files |= set(missing)
+                _KEPT_ROWS[place] = kept_files, rows
         self.connection.execute(f"create table {name} as {self._query(table, [])}")
         if rows is not None:
             gone = ", ".join(quoted(file) for file in kept_files - set(files)) or "''"
@@ -291,6 +311,17 @@ class Reader:
                 f"from read_parquet([{listed}], {hive}, union_by_name = true))"
             )
         return f"select {selected} from read_parquet([{listed}], {hive})"
+
+
+def _bound_memory(connection: duckdb.DuckDBPyConnection) -> None:
+    """Take no more memory than the Spark server may, and spill to disk beyond that, outside of the working folder.
+
+    The folder has the same name for all processes of a user: DuckDB knows its own files there by process, and
+    removes those of processes that were killed.
+    """
+    spilled = quoted(f"{tempfile.gettempdir()}/gmv-spilled-{getpass.getuser()}")
+    limit = settings().spark_memory_mib
+    connection.execute(f"set memory_limit = '{limit}MiB'; set temp_directory = {spilled}")
 
 
 def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 -- From events to GMV: the rules of the design, written a second time, in plain SQL.
--- Takes <name>_events: distinct valid events of all purchases, or of some.
+-- Takes <name>_events: distinct valid events of all purchases, or of some; like all that is large here, they are
+-- dropped once they have been used, since memory and disk would have to hold them to the end.
 -- Makes <name>_latest, gmv_by_day (rules 1 to 5) and changes (rule 6: what became known on which day).
 
 -- Rule 1. The version that stands at the end of each day on which a purchase has one; the last is the latest.
@@ -12,6 +13,7 @@ qualify row_number() over (
         prod_item_id desc nulls last, order_date desc nulls last, release_date desc nulls last,
         producer_id desc nulls last
 ) = 1;
+drop table purchase_events;
 
 create temp table product_item_at_day_end as
 select *, transaction_datetime::date as known_on
@@ -21,6 +23,7 @@ qualify row_number() over (
     order by transaction_datetime desc, transaction_date desc, product_id desc nulls last,
         item_quantity desc, purchase_value desc
 ) = 1;
+drop table product_item_events;
 
 create temp table purchase_extra_info_at_day_end as
 select *, transaction_datetime::date as known_on
@@ -29,6 +32,7 @@ qualify row_number() over (
     partition by purchase_id, transaction_datetime::date
     order by transaction_datetime desc, transaction_date desc, subsidiary desc
 ) = 1;
+drop table purchase_extra_info_events;
 
 create temp table purchase_latest as
 select * exclude (known_on) from purchase_at_day_end
@@ -80,6 +84,9 @@ asof join product_item_at_day_end as item
 asof left join purchase_extra_info_at_day_end as extra_info
     on spans.purchase_id = extra_info.purchase_id and spans.known_on >= extra_info.known_on
 where purchase.release_date is not null;
+drop table purchase_at_day_end;
+drop table product_item_at_day_end;
+drop table purchase_extra_info_at_day_end;
 
 -- It enters its place at the end of the one day and leaves it at the end of the other.
 create temp table changes as
@@ -95,3 +102,4 @@ from (
 )
 group by all
 having sum(amount) <> 0 or sum(purchases) <> 0;
+drop table standings;
