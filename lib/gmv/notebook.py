@@ -9,9 +9,11 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gmv import bronze, progress, publication, verify
 from gmv.errors import GmvError, UsageError
@@ -26,6 +28,8 @@ from gmv.verify import Certificate
 
 if TYPE_CHECKING:
     from gmv.lake.lake import Lake
+
+T = TypeVar("T")
 
 ACCEPTING = ("accept", "because")
 """Parameters of 03_gold alone."""
@@ -127,6 +131,13 @@ class Step:
         return progress.unfinished(
             self.reader, {"02_silver": progress.SILVER, "03_gold": progress.LEDGER}[self.name]
         )
+
+    def meanwhile(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Begin a call in a thread, while Spark works for the notebook; `result()` waits, and raises what it raised."""
+        pool = ThreadPoolExecutor(max_workers=1)
+        begun = pool.submit(call, *arguments)
+        pool.shutdown(wait=False)
+        return begun
 
     def note(self, **facts: Any) -> None:
         """Keep numbers of this step for the run's record (`run.json`)."""

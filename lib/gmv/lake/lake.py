@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -25,12 +25,13 @@ from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.settings import settings
 from gmv.silver import Rejects
-from gmv.tables import EVENT_TABLES, GMV_LEDGER, QUARANTINE, STRIPPED, EventTable, Table
+from gmv.tables import EVENT_TABLES, GMV_LEDGER, PURCHASE, QUARANTINE, STRIPPED, EventTable, Table
 
 MOST_ROWS_TO_COLLECT = 100_000
 """What bronze runs of up to so many records bring is written by delta-rs, at once; more is written by Spark."""
 MANY_ROWS = 500_000
 """A table of more rows is not scanned by queries that are interpreted."""
+T = TypeVar("T")
 _IDS = StructType().add("purchase_id", "string")
 
 
@@ -135,13 +136,12 @@ class Lake:
 
     def versions_of(self, touched: Touched) -> dict[str, DataFrame]:
         """All versions of the touched purchases, by event table name."""
-        return {event.name: self.rows_of(event.versions, touched) for event in EVENT_TABLES}
+        found = of_each_event(lambda event: self.rows_of(event.versions, touched))
+        return {event.name: rows for event, rows in found.items()}
 
     def records_of(self, unfinished: Unfinished) -> dict[EventTable, DataFrame]:
         """The bronze records that these bronze runs brought in files that are in force, by event table."""
-        return {
-            event: in_force(self._brought(event.bronze, unfinished), unfinished) for event in EVENT_TABLES
-        }
+        return of_each_event(lambda event: in_force(self._brought(event.bronze, unfinished), unfinished))
 
     def _brought(self, table: Table, unfinished: Unfinished) -> DataFrame:
         runs = list(unfinished.runs)
@@ -159,8 +159,11 @@ class Lake:
         ids = touched.ids.select(F.col("purchase_id").alias("named"))
         return named.join(ids, "named", how="left_semi").select(*event.bronze.column_names)
 
-    def versions_near(self, event: EventTable, unfinished: Unfinished) -> DataFrame:
-        """The versions that the records of these bronze runs may be copies of."""
+    def versions_near(self, unfinished: Unfinished) -> dict[EventTable, DataFrame]:
+        """The versions that the records of these bronze runs may be copies of, by event table."""
+        return of_each_event(lambda event: self._versions_near(event, unfinished))
+
+    def _versions_near(self, event: EventTable, unfinished: Unfinished) -> DataFrame:
         arrived = f"select distinct trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}"
         few = None
         if not unfinished.is_everything:
@@ -230,13 +233,13 @@ class Lake:
         on_days = f"transaction_date in ({listed})" if days else "false"
         near, are_few = self._purchases_on(on_days)
         of_these = f"purchase_id in (select purchase_id from silver.purchase where {on_days})"
-        purchase, product_item, purchase_extra_info = (
-            self.read(event.latest, near) if found is None else found
-            for event, found in (
-                (event, self.few_of(event.latest, condition, near=near) if are_few else None)
-                for event, condition in zip(EVENT_TABLES, (on_days, of_these, of_these), strict=True)
-            )
-        )
+
+        def found(event: EventTable) -> DataFrame:
+            condition = on_days if event is PURCHASE else of_these
+            few = self.few_of(event.latest, condition, near=near) if are_few else None
+            return self.read(event.latest, near) if few is None else few
+
+        purchase, product_item, purchase_extra_info = of_each_event(found).values()
         return purchase.where(F.col("transaction_date").isin(list(days))), product_item, purchase_extra_info
 
     def _purchases_on(self, on_days: str) -> tuple[list[Range], bool]:
@@ -493,12 +496,20 @@ def _struct(table: Table) -> StructType:
     return from_arrow_schema(records.arrow_schema(table), prefer_timestamp_ntz=True)
 
 
-def at_the_same_time(calls: Sequence[tuple[Any, ...]]) -> None:
+def of_each_event(make: Callable[[EventTable], T]) -> dict[EventTable, T]:
+    """What a function makes of each event table, of all at the same time."""
+    made = at_the_same_time([(make, event) for event in EVENT_TABLES])
+    return dict(zip(EVENT_TABLES, made, strict=True))
+
+
+def at_the_same_time(calls: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Make several calls, each a function and its arguments, in threads; Spark works on all of them.
+
+    Returns:
+        what each of them returned.
 
     Raises:
         whatever the first of them raised, when all have ended.
     """
     with ThreadPoolExecutor(max_workers=max(1, len(calls))) as pool:
-        for done in [pool.submit(call, *arguments) for call, *arguments in calls]:
-            done.result()
+        return [done.result() for done in [pool.submit(call, *arguments) for call, *arguments in calls]]
