@@ -112,6 +112,7 @@ input()
         assert process.stdout.readline() == b"spilled\n"
         process.kill()
     (folder,) = tmp_path.glob("gmv-spilled-*")
+    assert folder.stat().st_mode & 0o077 == 0, "others could read what is spilled"
     assert set(folder.glob(f"*_{process.pid}_*"))
     reader = Reader(tmp_path)
     reader.connection.execute(SPILL)

@@ -6,12 +6,12 @@ so that all its answers come from the same state.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import getpass
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -63,7 +63,7 @@ class NotEnoughMemory(GmvError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"The second engine needs more memory than the {settings().spark_memory_mib} MiB that it may take. "
+            f"DuckDB needs more memory for this than the {settings().spark_memory_mib} MiB that it may take. "
             "What was committed stays; set GMV_SPARK_MEMORY_MIB higher and run again."
         )
 
@@ -154,7 +154,7 @@ class Reader:
         with self._naming_what_is_damaged(query):
             return self.sql(query, **parameters).to_arrow_table()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _naming_what_is_damaged(self, query: str) -> Iterator[None]:
         try:
             yield
@@ -316,12 +316,14 @@ class Reader:
 def _bound_memory(connection: duckdb.DuckDBPyConnection) -> None:
     """Take no more memory than the Spark server may, and spill to disk beyond that, outside of the working folder.
 
-    The folder has the same name for all processes of a user: DuckDB knows its own files there by process, and
-    removes those of processes that were killed.
+    The folder is the same for all processes of a user, and no one else's: DuckDB knows its own files there by
+    process, and removes those of processes that were killed.
     """
-    spilled = quoted(f"{tempfile.gettempdir()}/gmv-spilled-{getpass.getuser()}")
+    spilled = Path(tempfile.gettempdir(), f"gmv-spilled-{os.getuid()}")
+    with contextlib.suppress(OSError):  # DuckDB says so if it needs it
+        spilled.mkdir(mode=0o700, exist_ok=True)
     limit = settings().spark_memory_mib
-    connection.execute(f"set memory_limit = '{limit}MiB'; set temp_directory = {spilled}")
+    connection.execute(f"set memory_limit = '{limit}MiB'; set temp_directory = {quoted(str(spilled))}")
 
 
 def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:
