@@ -44,6 +44,7 @@ def test_a_drawn_table_has_the_last_rows_and_says_where_all_are(lake):
 def test_a_drawn_list_has_the_first_rows_which_matter_most(lake):
     told = shown(lake, "orphans")
     assert told.count("\n│") == show.MOST_DRAWN
+    assert "│ 1 " in told and "│ 999 " not in told
     assert f"The first 1,000 of {MANY:,} rows; --format csv has all." in told
 
 
