@@ -28,8 +28,9 @@ def item(purchase_id: str, value: str = "1.00", minute: int = 0, product_id: int
     }
 
 
-def merge(lake, latest: list[dict], touched: list[str]) -> None:
-    merging.merge_latest(lake, TABLE, pa.Table.from_pylist(latest, records.arrow_schema(TABLE)), touched)
+def merge(lake, latest: list[dict], touched: list[str], bronze_runs=()) -> None:
+    rows = pa.Table.from_pylist(latest, records.arrow_schema(TABLE))
+    merging.merge_latest(lake, TABLE, rows, touched, bronze_runs)
 
 
 def rows_of(lake) -> list[dict]:
@@ -143,3 +144,67 @@ def test_no_dictionary_is_written_of_what_hardly_repeats(tmp_path):
             }
             assert not any(has_dictionary[name] for name in ("purchase_id", "purchase_value"))
             assert has_dictionary["transaction_date"]
+
+
+# --- What has been merged since a version ------------------------------------------------------------------
+
+
+@pytest.fixture
+def merged(tmp_path):
+    """Versions: 0 the table, 1 and 2 runs a and b, 3 maintenance, 4 run c."""
+    small_lake.write(tmp_path, TABLE, [item("1")])
+    merge(tmp_path, [item("2")], ["2"], ["a"])
+    merge(tmp_path, [item("3")], ["3"], ["b"])
+    DeltaTable(tmp_path / TABLE.path).optimize.compact()
+    merge(tmp_path, [item("4")], ["4"], ["c"])
+    return tmp_path
+
+
+def since(lake, version, until=None) -> tuple | None:
+    told = merging.since(Reader(lake, {} if until is None else {TABLE.path: until}), TABLE, version)
+    return told and (told.version, sorted(told.bronze_runs))
+
+
+def test_the_runs_that_were_merged_since_a_version_are_told_by_the_log(merged):
+    assert since(merged, 0) == (0, ["a", "b", "c"])
+    assert since(merged, 1) == (1, ["b", "c"])
+    assert since(merged, 2) == (3, ["c"])  # maintenance has the same rows
+    assert since(merged, 3) == (3, ["c"])
+    assert since(merged, 4) == (4, [])
+    assert since(merged, 1, until=2) == (1, ["b"])
+    assert since(merged, 2, until=3) == (3, [])
+    assert since(merged, 3, until=2) is None
+
+
+def test_what_was_written_in_another_way_is_not_told(merged):
+    small_lake.write(merged, TABLE, [item("5")])
+    merge(merged, [item("6")], ["6"], ["d"])
+    assert since(merged, 3) is None
+    assert since(merged, 5) == (5, ["d"])
+    merge(merged, [item("7")], ["7"])  # by no run
+    assert since(merged, 5) is None
+
+
+def test_what_lost_its_log_is_not_told(merged):
+    DeltaTable(merged / TABLE.path).create_checkpoint()
+    log = merged / TABLE.path / "_delta_log"
+    for version in range(3):
+        (log / f"{version:020}.json").unlink()
+    assert since(merged, 1) is None
+    assert since(merged, 2) == (3, ["c"])
+
+
+def test_what_may_have_lost_its_files_is_not_told(merged, monkeypatch):
+    now = merging._now()
+    days = records.KEPT_DAYS * 24 * 3600 * 1000
+    monkeypatch.setattr(merging, "_now", lambda: now + days - 60_000)
+    assert since(merged, 0) == (0, ["a", "b", "c"])
+    monkeypatch.setattr(merging, "_now", lambda: now + days + 60_000)
+    assert since(merged, 0) is None
+    assert since(merged, 4) == (4, [])
+
+
+def test_a_table_that_did_not_exist_is_told_only_if_it_does_not_yet(merged):
+    assert since(merged, None) is None
+    assert since(merged / "elsewhere", None) == (None, [])
+    assert since(merged / "elsewhere", 3) is None

@@ -3,13 +3,14 @@
 import datetime as dt
 import random
 import shutil
+import uuid
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 import small_lake
 from deltalake import DeltaTable
-from gmv import waiting
+from gmv import maintain, waiting
 from gmv.lake import merging, records
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, WAITING
@@ -22,13 +23,16 @@ VALUES = {
 
 
 def bring(lake, event, ids, gone=()) -> None:
-    """What a run does to one of silver's tables."""
+    """What a run does to silver: versions that it brings, merged into one of the tables."""
     if not DeltaTable.is_deltatable(str(lake / event.latest.path)):
         small_lake.write(lake, event.latest, [])
+    run = uuid.uuid4().hex
     rows = [{"purchase_id": one, **VALUES[event]} for one in ids]
+    small_lake.write(lake, event.versions, [{**row, "run": run} for row in rows])
+    small_lake.write(lake, event.versions, [{"purchase_id": one, "run": run} for one in gone])
     columns = [{name: row.get(name) for name in event.latest.column_names} for row in rows]
     latest = pa.Table.from_pylist(columns, records.arrow_schema(event.latest))
-    merging.merge_latest(lake, event.latest, latest, [*ids, *gone])
+    merging.merge_latest(lake, event.latest, latest, [*ids, *gone], [run])
 
 
 def told(rows: pa.Table) -> set[tuple[str, str]]:
@@ -80,18 +84,30 @@ def lake_of_two_files(lake) -> None:
         bring(lake, PRODUCT_ITEM, ids[:1])
 
 
-def test_only_files_that_changed_are_opened_again(tmp_path):
+def spoil(lake, first: str) -> None:
+    """Make the files of silver's tables unreadable whose first purchase this is."""
+    for event in EVENT_TABLES:
+        for file in DeltaTable(lake / event.latest.path).file_uris():
+            (path,) = (lake / event.latest.path).glob(file.rsplit("/", 1)[1])
+            if pa.parquet.read_table(path)["purchase_id"].to_pylist()[:1] == [first]:
+                path.write_bytes(b"not parquet")
+
+
+def test_only_files_of_purchases_that_changed_are_opened_again(tmp_path):
     lake_of_two_files(tmp_path)
     waiting.note(Reader(tmp_path))
-    kept = {event: set(DeltaTable(tmp_path / event.latest.path).file_uris()) for event in EVENT_TABLES}
     bring(tmp_path, PRODUCT_ITEM, ["9"])
     reader = Reader(tmp_path)
-    for event in EVENT_TABLES:
-        for file in kept[event]:
-            (path,) = (tmp_path / event.latest.path).glob(file.rsplit("/", 1)[1])
-            if pa.parquet.read_table(path)["purchase_id"].to_pylist()[0] == "1":
-                path.write_bytes(b"not parquet")
+    spoil(tmp_path, "1")
     assert told(waiting.waiting(reader)) == {("2", "item")}
+
+
+def test_the_list_holds_after_maintenance(tmp_path):
+    lake_of_two_files(tmp_path)
+    waiting.note(Reader(tmp_path))
+    maintain.maintain(tmp_path)
+    spoil(tmp_path, "1")
+    assert now(tmp_path) == {("2", "item"), ("9", "item")}
 
 
 def test_nothing_that_waits_is_kept_as_well(tmp_path):

@@ -17,13 +17,10 @@ from gmv import notebook, publication
 from gmv.errors import GmvError
 from gmv.lake import faults, lock, pruning
 from gmv.lake.reader import Reader
-from gmv.lake.records import PARQUET
+from gmv.lake.records import KEPT_DAYS, PARQUET
 from gmv.run.record import Record
 from gmv.settings import settings
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, TABLES, Table
-
-KEPT_DAYS = 7
-"""Files that no table uses any more are kept so long, for readers that still do."""
 
 FILE_BYTES = 16 * 2**20
 """Size of a clustered file: a look-up of purchases reads whole files."""

@@ -1,7 +1,7 @@
 """Which purchases wait for something: paid ones for their item, items and extra information for their purchase.
 
-Whoever is complete stays so, so the list of the last run holds for all purchases whose files have not changed since.
-Only the others are looked at again, however long the history is.
+The list of the last run holds for all purchases that have not changed since. Only the others are looked at again,
+however long the history is.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from gmv.lake import pruning, records
-from gmv.lake.pruning import Range
+from gmv.lake import merging, pruning, records
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, WAITING
 
@@ -22,6 +21,14 @@ MOST_KEPT = 100_000
 
 _PART = "coalesce(try_cast(purchase_id as bigint) // 1024, cast(hash(purchase_id) % 16384 as bigint))"
 """Neighbouring purchases are one part, since those of which something has not come yet are mostly the newest."""
+
+_WAITING = f"""
+    select purchase_id, '{ITEM}' as awaits
+    from (select purchase_id from purchase where is_paid) anti join item using (purchase_id)
+    union all
+    select purchase_id, '{PURCHASE}'
+    from (from item union from info) anti join purchase using (purchase_id)
+"""
 
 
 def waiting(reader: Reader) -> pa.Table:
@@ -35,10 +42,10 @@ def waiting(reader: Reader) -> pa.Table:
         return _found(reader)
     unchanged = reader.arrow(
         "select purchase_id, awaits from monitoring.waiting "
-        "where purchase_id is not null"
-        + (f" and not {pruning.within('purchase_id', changed)}" if changed else "")
+        "where purchase_id is not null and purchase_id not in (select unnest(cast($ids as varchar[])))",
+        ids=changed,
     )
-    return pa.concat_tables([unchanged, _found(reader.near(changed), changed)]) if changed else unchanged
+    return pa.concat_tables([unchanged, _found_among(reader, changed)]) if changed else unchanged
 
 
 def note(reader: Reader) -> None:
@@ -63,27 +70,42 @@ def _kept(reader: Reader) -> dict[str, int | None]:
     return versions
 
 
-def _changed_since(reader: Reader, versions: Mapping[str, int | None]) -> list[Range] | None:
-    """The ranges of purchases whose rows in silver may have changed since these versions; None: any may have."""
-    changed: list[Range] = []
+def _changed_since(reader: Reader, versions: Mapping[str, int | None]) -> list[str] | None:
+    """The purchases that may have changed in silver since these versions of its tables; None: any may have."""
+    runs: set[str] = set()
     for event in EVENT_TABLES:
-        of_table = reader.changed_since(event.latest, versions[f"{event.name}_version"])
-        if of_table is None:
+        since = merging.since(reader, event.latest, versions[f"{event.name}_version"])
+        if since is None:
             return None
-        changed += of_table
-    return pruning.united(changed)
+        runs |= since.bronze_runs
+    return reader.touched_by(sorted(runs))
 
 
-def _found(reader: Reader, ranges: Sequence[Range] = ()) -> pa.Table:
-    """The purchases that wait, of those in the ranges; without ranges, of all.
+def _found_among(reader: Reader, ids: Sequence[str]) -> pa.Table:
+    """The purchases that wait, of these."""
+    chosen = "purchase_id in (select unnest(cast($ids as varchar[])))"
+    return reader.near(pruning.id_ranges(ids)).arrow(
+        f"""
+        with purchase as materialized (
+            select purchase_id, release_date is not null as is_paid from silver.purchase where {chosen}
+        ),
+        item as materialized (select purchase_id from silver.product_item where {chosen}),
+        info as materialized (select purchase_id from silver.purchase_extra_info where {chosen})
+        {_WAITING}
+        """,
+        ids=list(ids),
+    )
+
+
+def _found(reader: Reader) -> pa.Table:
+    """The purchases that wait, of all.
 
     Most parts of the ids have all three of each purchase. There, the three tables have as many ids, with the same
     fingerprint; only the other parts are joined. To join all takes longer, and five times the memory.
     """
-    within = pruning.within("purchase_id", ranges)
     parts = " union all ".join(
         f"select {_PART} as part, count(*) as ids, bit_xor(hash(purchase_id)) as fingerprint "
-        f"from silver.{event.name} where {within} group by part"
+        f"from silver.{event.name} group by part"
         for event in EVENT_TABLES
     )
     return reader.arrow(
@@ -94,18 +116,14 @@ def _found(reader: Reader, ranges: Sequence[Range] = ()) -> pa.Table:
         ),
         purchase as materialized (
             select purchase_id, release_date is not null as is_paid from silver.purchase
-            where {within} and {_PART} in (from differing)
+            where {_PART} in (from differing)
         ),
         item as materialized (
-            select purchase_id from silver.product_item where {within} and {_PART} in (from differing)
+            select purchase_id from silver.product_item where {_PART} in (from differing)
         ),
         info as materialized (
-            select purchase_id from silver.purchase_extra_info where {within} and {_PART} in (from differing)
+            select purchase_id from silver.purchase_extra_info where {_PART} in (from differing)
         )
-        select purchase_id, '{ITEM}' as awaits
-        from (select purchase_id from purchase where is_paid) anti join item using (purchase_id)
-        union all
-        select purchase_id, '{PURCHASE}'
-        from (from item union from info) anti join purchase using (purchase_id)
+        {_WAITING}
         """
     )

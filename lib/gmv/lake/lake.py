@@ -32,6 +32,8 @@ MOST_ROWS_TO_COLLECT = 100_000
 MANY_ROWS = 500_000
 """A table of more rows is not scanned by queries that are interpreted."""
 T = TypeVar("T")
+Latest = tuple[DataFrame, DataFrame, DataFrame]
+"""Rows of the silver tables purchase, product_item and purchase_extra_info."""
 _IDS = StructType().add("purchase_id", "string")
 
 
@@ -91,6 +93,7 @@ class Lake:
         condition: str = "true",
         runs: Sequence[str] = (),
         near: Sequence[Range] = (),
+        version: int | None = None,
         **parameters: object,
     ) -> DataFrame | None:
         """The table's rows that satisfy a condition, found without Spark; None where they are too many for that.
@@ -101,9 +104,11 @@ class Lake:
             condition: SQL, with `$name` parameters.
             runs: only rows of these bronze runs are asked for, besides.
             near: ranges that hold the ids of all purchases that the condition chooses.
+            version: of the table; None: the newest.
         """
         columns = ", ".join(f'"{name}"' for name in table.column_names)
-        reader = Reader(self.path).of_runs(runs).near(near)
+        pinned = {} if version is None else {table.path: version}
+        reader = Reader(self.path, pinned).of_runs(runs).near(near)
         if runs:
             condition, parameters = (
                 f"list_contains($runs, run) and {condition}",
@@ -120,11 +125,7 @@ class Lake:
     def rows_of(self, table: Table, touched: Touched) -> DataFrame:
         """The table's rows of the touched purchases, found at a cost that follows how many they are."""
         if touched.ids is None or touched.few is not None:
-            condition = (
-                "true" if touched.few is None else "purchase_id in (select unnest(cast($ids as varchar[])))"
-            )
-            ids = {} if touched.few is None else {"ids": list(touched.few)}
-            few = self.few_of(table, condition, near=touched.ranges, **ids)
+            few = self._few_rows_of(table, touched)
             if few is not None:
                 return few
         rows = self.read(table, touched.ranges)
@@ -133,6 +134,12 @@ class Lake:
         return rows.join(touched.ids.select("purchase_id"), "purchase_id", how="left_semi").select(
             *table.column_names
         )
+
+    def _few_rows_of(self, table: Table, touched: Touched, version: int | None = None) -> DataFrame | None:
+        if touched.few is None:
+            return self.few_of(table, version=version)
+        chosen = "purchase_id in (select unnest(cast($ids as varchar[])))"
+        return self.few_of(table, chosen, near=touched.ranges, version=version, ids=list(touched.few))
 
     def versions_of(self, touched: Touched) -> dict[str, DataFrame]:
         """All versions of the touched purchases, by event table name."""
@@ -168,7 +175,8 @@ class Lake:
         few = None
         if not unfinished.is_everything:
             runs = list(unfinished.runs)
-            few = self._few_ids(f"{arrived} where list_contains($runs, run)", runs=runs, stripped=STRIPPED)
+            reader = Reader(self.path).of_runs(runs)
+            few = reader.few_ids(f"{arrived} where list_contains($runs, run)", runs=runs, stripped=STRIPPED)
         ranges = id_ranges([*few]) if few else []
         if few is not None:
             return self.rows_of(event.versions, Touched(self._ids(few), ranges, few))
@@ -178,13 +186,10 @@ class Lake:
         """The purchases with a version that one of these bronze runs brought, or may have taken out."""
         if unfinished.is_everything:
             return Touched(None)
+        runs = list(unfinished.runs)
         touched = self._touched(
-            " union ".join(
-                f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
-                for event in EVENT_TABLES
-            ),
-            lambda event: self.read(event.versions).where(F.col("run").isin(list(unfinished.runs))),
-            runs=list(unfinished.runs),
+            Reader(self.path).touched_by(runs),
+            lambda event: self.read(event.versions).where(F.col("run").isin(runs)),
         )
         if not unfinished.changed_files:
             return touched
@@ -197,37 +202,59 @@ class Lake:
             files: sha256 of files in bronze.
             events: the tables to look in.
         """
+        named = " union ".join(
+            f"select trim(purchase_id, $stripped) as purchase_id from bronze.{event.name} "
+            "where list_contains($files, sha256)"
+            for event in events
+        )
         return self._touched(
-            " union ".join(
-                f"select trim(purchase_id, $stripped) as purchase_id from bronze.{event.name} "
-                "where list_contains($files, sha256)"
-                for event in events
-            ),
+            Reader(self.path).few_ids(named, files=list(files), stripped=STRIPPED),
             lambda event: (
                 self.read(event.bronze)
                 .where(F.col("sha256").isin(list(files)))
                 .select(F.btrim("purchase_id", F.lit(STRIPPED)).alias("purchase_id"))
             ),
             events,
-            files=list(files),
-            stripped=STRIPPED,
         )
 
     def _touched(
         self,
-        query: str,
+        few: Sequence[str] | None,
         rows_of: Callable[[EventTable], DataFrame],
         events: Sequence[EventTable] = EVENT_TABLES,
-        **parameters: object,
     ) -> Touched:
-        """The purchases that a query finds; if they are many, the same by Spark: those in `rows_of` the events."""
-        few = self._few_ids(query, **parameters)
+        """The purchases with these ids; where they are too many, by Spark: those in `rows_of` the events."""
         if few is not None:
             return Touched(self._ids(few), id_ranges(few), few)
         ids = reduce(DataFrame.union, (rows_of(event).select("purchase_id") for event in events))
         return Touched(ids.where("purchase_id is not null").distinct())
 
-    def latest_on(self, days: Sequence[dt.date]) -> tuple[DataFrame, DataFrame, DataFrame]:
+    def latest_then_and_now(
+        self, versions: Mapping[str, int | None], unfinished: Unfinished, touched: Touched
+    ) -> tuple[Latest, Latest] | None:
+        """The silver tables' rows of the purchases that have changed since some versions of them: then, and now.
+
+        Args:
+            versions: by event table name; None: it did not exist.
+            unfinished, touched: bronze runs, and the purchases that they touched.
+
+        Returns:
+            None where it can't be told that nothing but these purchases has changed, or where they are too many to
+            be looked up.
+        """
+        reader = Reader(self.path)
+        since = [merging.since(reader, event.latest, versions[event.name]) for event in EVENT_TABLES]
+        told = [one for one in since if one and one.bronze_runs <= set(unfinished.runs)]
+        if touched.few is None or len(told) < len(EVENT_TABLES):
+            return None
+        wanted = [(event.latest, one.version) for event, one in zip(EVENT_TABLES, told, strict=True)]
+        wanted += [(event.latest, None) for event in EVENT_TABLES]
+        rows = at_the_same_time([(self._few_rows_of, table, touched, version) for table, version in wanted])
+        if any(one is None for one in rows):
+            return None
+        return tuple(rows[: len(EVENT_TABLES)]), tuple(rows[len(EVENT_TABLES) :])
+
+    def latest_on(self, days: Sequence[dt.date]) -> Latest:
         """The silver tables purchase (on these days only), product_item and purchase_extra_info (at least theirs)."""
         listed = ", ".join(f"date '{day}'" for day in days)
         on_days = f"transaction_date in ({listed})" if days else "false"
@@ -371,17 +398,6 @@ class Lake:
         )
         return int(row["seq"])
 
-    def _few_ids(self, query: str, **parameters: object) -> list[str] | None:
-        """The purchase ids that a query finds, unless they are many."""
-        limited = (
-            f"select purchase_id from ({query}) where purchase_id is not null limit {pruning.MOST_IDS + 1}"
-        )
-        runs = parameters.get("runs")
-        reader = Reader(self.path)
-        brought = reader.of_runs(runs) if isinstance(runs, list) else reader
-        found = brought.arrow(limited, **parameters)["purchase_id"]
-        return found.to_pylist() if len(found) <= pruning.MOST_IDS else None
-
     def append(self, table: Table, rows: DataFrame, is_few: bool = False) -> None:
         """Append rows in one commit.
 
@@ -439,14 +455,15 @@ class Lake:
             latest: by event table, the latest version of each touched purchase that has one.
             touched: all that were looked at; those without a latest version leave the table.
         """
-        is_few = unfinished.records <= MOST_ROWS_TO_COLLECT
         if unfinished.runs:
             at_the_same_time(
-                [(self._merge_latest, event, frame, touched, is_few) for event, frame in latest.items()]
+                [(self._merge_latest, event, frame, touched, unfinished) for event, frame in latest.items()]
             )
 
-    def _merge_latest(self, event: EventTable, latest: DataFrame, touched: Touched, is_few: bool) -> None:
-        table = event.latest
+    def _merge_latest(
+        self, event: EventTable, latest: DataFrame, touched: Touched, unfinished: Unfinished
+    ) -> None:
+        table, is_few = event.latest, unfinished.records <= MOST_ROWS_TO_COLLECT
         if touched.ids is None and is_few:
             records.replace_columns(self.path, table, self._collected(table, latest))
         elif touched.ids is None:
@@ -455,7 +472,8 @@ class Lake:
         elif not self.exists(table):
             self.append(table, latest, touched.few is not None)
         elif touched.few is not None:
-            merging.merge_latest(self.path, table, self._collected(table, latest), touched.few)
+            rows = self._collected(table, latest)
+            merging.merge_latest(self.path, table, rows, touched.few, unfinished.runs)
         else:
             with faults.commit(table.path):
                 self._merge(event, latest, touched.ids, touched.ranges)

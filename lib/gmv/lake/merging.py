@@ -22,15 +22,24 @@ from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
 from gmv.lake import faults, pruning, records
+from gmv.lake.reader import Reader
 from gmv.tables import HARDLY_REPEATED, Table
 
+BRONZE_RUNS = "bronze_runs"
+_KEPT_MILLISECONDS = records.KEPT_DAYS * 24 * 3600 * 1000
+_KEEPS_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END")
 
-def merge_latest(lake: Path, table: Table, latest: pa.Table, touched: Sequence[str]) -> None:
+
+def merge_latest(
+    lake: Path, table: Table, latest: pa.Table, touched: Sequence[str], bronze_runs: Sequence[str] = ()
+) -> None:
     """Bring a table to the latest rows of the touched purchases, in one commit; none where they are there already.
 
     Args:
         latest: the table's columns, at most one row per touched purchase.
         touched: the ids that were looked at; those that `latest` lacks leave the table.
+        bronze_runs: those that brought a version of each touched purchase; kept with the commit, so that it can be
+            told later which purchases it may have changed.
     """
     place = lake / table.path
     delta = DeltaTable(str(place))
@@ -47,7 +56,59 @@ def merge_latest(lake: Path, table: Table, latest: pa.Table, touched: Sequence[s
     actions += _written(place, table, latest.filter(is_new).sort_by("purchase_id"))
     if actions:
         with faults.commit(table.path):
-            delta.create_write_transaction(actions, "append", delta.schema())
+            delta.create_write_transaction(
+                actions,
+                "append",
+                delta.schema(),
+                commit_properties=records.commit_properties({BRONZE_RUNS: list(bronze_runs)}),
+            )
+
+
+@dataclass(frozen=True)
+class Since:
+    """What became of a table since one of its versions.
+
+    Attributes:
+        version: the newest one that has the rows of that version still; None: there is no table.
+        bronze_runs: those whose purchases have been merged since; no other row differs.
+    """
+
+    version: int | None
+    bronze_runs: frozenset[str]
+
+
+def since(reader: Reader, table: Table, version: int | None) -> Since | None:
+    """What has been merged into a table from one of its versions to that of a reader, by its log.
+
+    Args:
+        version: None: the table did not exist then.
+
+    Returns:
+        None where that can't be told: the table was written in another way, its log is not kept any more, or files of
+        that version may be removed already.
+    """
+    until = reader.version(table)
+    if version is None and until is None:
+        return Since(None, frozenset())
+    if version is None or until is None or until < version:
+        return None
+    delta = DeltaTable(str(reader.lake / table.path))
+    # delta-rs numbers the commits right for the newest version alone, so they are asked of that.
+    commits = [
+        one for one in delta.history(delta.version() - version or 1) if version < one["version"] <= until
+    ]
+    if len(commits) != until - version:
+        return None
+    runs: set[str] = set()
+    for commit in reversed(commits):
+        if commit["operation"] in _KEEPS_ROWS:
+            version += not runs
+            continue
+        marks = json.loads(commit.get("userMetadata") or "{}")
+        if not marks.get(BRONZE_RUNS) or commit["timestamp"] < _now() - _KEPT_MILLISECONDS:
+            return None
+        runs.update(marks[BRONZE_RUNS])
+    return Since(version, frozenset(runs))
 
 
 @dataclass(frozen=True)

@@ -88,33 +88,6 @@ def _may_be_within(file: Mapping[str, Any], column: str, ranges: Sequence[Range]
     return low is None or high is None or any(low <= last and first <= high for first, last in ranges)
 
 
-def changed_between(one: DeltaTable, other: DeltaTable) -> list[Range] | None:
-    """The ranges of purchase_id outside of which two versions of a table have the same rows; None: all may differ.
-
-    A file never changes, so only those tell that one of the versions has and the other hasn't.
-    """
-    before, after = ({file["path"]: file for file in described(version)} for version in (one, other))
-    ranges: list[Range] = []
-    for path in before.keys() ^ after.keys():
-        file = before.get(path) or after[path]
-        low, high = file.get("min.purchase_id"), file.get("max.purchase_id")
-        if low is None or high is None:
-            return None
-        ranges.append((low, high))
-    return ranges
-
-
-def united(ranges: Iterable[Range]) -> list[Range]:
-    """The same texts in as few ranges as can be."""
-    few: list[Range] = []
-    for low, high in sorted(ranges):
-        if few and low <= few[-1][1]:
-            few[-1] = (few[-1][0], max(high, few[-1][1]))
-        else:
-            few.append((low, high))
-    return few
-
-
 def may_hold_greatest(delta: DeltaTable, column: str) -> list[str]:
     """The paths of the files that may hold a timestamp column's greatest value.
 

@@ -26,7 +26,7 @@ from gmv.errors import GmvError
 from gmv.lake import location, pruning
 from gmv.lake.pruning import Range, quoted
 from gmv.settings import settings
-from gmv.tables import TABLES, Table
+from gmv.tables import EVENT_TABLES, TABLES, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +134,24 @@ class Reader:
             self.view(table)
         return self.connection.sql(query, params=parameters or None)
 
+    def few_ids(self, query: str, **parameters: object) -> list[str] | None:
+        """The purchase ids that a query finds; None where they are too many to be looked up by them."""
+        limited = (
+            f"select purchase_id from ({query}) where purchase_id is not null limit {pruning.MOST_IDS + 1}"
+        )
+        found = self.arrow(limited, **parameters)["purchase_id"]
+        return found.to_pylist() if len(found) <= pruning.MOST_IDS else None
+
+    def touched_by(self, runs: Sequence[str]) -> list[str] | None:
+        """The purchases with a version that one of these bronze runs brought; None where they are many."""
+        if not runs:
+            return []
+        brought = " union ".join(
+            f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
+            for event in EVENT_TABLES
+        )
+        return self.of_runs(runs).few_ids(brought, runs=list(runs))
+
     def frame(self, query: str, **parameters: object) -> pd.DataFrame:
         """The query's rows; amounts as Decimal objects, never floats."""
         table = self.arrow(query, **parameters)
@@ -212,22 +230,6 @@ class Reader:
             return []
         files = data_files(delta)
         return _only(files, pruning.may_hold(delta, {"purchase_id": near})) if near else files
-
-    def changed_since(self, table: Table, version: int | None) -> list[Range] | None:
-        """The ranges of purchase_id outside of which the table is as it was at a version.
-
-        Returns:
-            None where that can't be told: all of it may have changed.
-        """
-        if self.version(table) == version:
-            return []
-        delta = self._pinned(table)
-        if delta is None or version is None:
-            return None
-        try:
-            return pruning.changed_between(DeltaTable(str(self.lake / table.path), version=version), delta)
-        except DeltaError:  # the log of that version is not kept any more
-            return None
 
     def newest(self, table: Table, column: str) -> dt.datetime | None:
         """The greatest moment in a column; only files are opened that may hold it."""

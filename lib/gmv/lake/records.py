@@ -31,6 +31,9 @@ _ARROW_TYPES = {
 ROW_GROUP_ROWS = 131_072
 """Each group of rows has its least and greatest id, by which look-ups skip it."""
 
+KEPT_DAYS = 7
+"""Files that no table uses any more are kept so long, for readers that still do."""
+
 PARQUET = WriterProperties(
     compression="ZSTD",
     compression_level=1,
@@ -91,7 +94,7 @@ def append_columns(
             partition_by=list(table.partition_by) or None,
             configuration=properties(table),
             writer_properties=PARQUET,
-            commit_properties=_commit(metadata),
+            commit_properties=commit_properties(metadata),
         )
 
 
@@ -141,7 +144,7 @@ def replace_days(
             columns,
             mode="overwrite",
             predicate=f"transaction_date in ({listed})",
-            commit_properties=_commit(metadata),
+            commit_properties=commit_properties(metadata),
         )
 
 
@@ -152,7 +155,7 @@ def replace_all_days(
     columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
     path = _made_daily_gmv(lake)
     with faults.commit(DAILY_GMV.path):
-        write_deltalake(path, columns, mode="overwrite", commit_properties=_commit(metadata))
+        write_deltalake(path, columns, mode="overwrite", commit_properties=commit_properties(metadata))
 
 
 def _made_daily_gmv(lake: Path) -> str:
@@ -190,5 +193,6 @@ def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
     return None
 
 
-def _commit(metadata: Mapping[str, Any] | None) -> CommitProperties | None:
+def commit_properties(metadata: Mapping[str, Any] | None) -> CommitProperties | None:
+    """What delta-rs keeps with a commit, as Delta's userMetadata."""
     return CommitProperties(custom_metadata={"userMetadata": json.dumps(metadata)}) if metadata else None
