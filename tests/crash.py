@@ -83,6 +83,7 @@ COMMITS = {
     ],
     "03_gold": [
         "gold/gmv_ledger",
+        "monitoring/silver_sums",
         "monitoring/progress",
         "monitoring/check_results",
         "gold/daily_gmv",

@@ -26,6 +26,20 @@ IN_S3 = os.environ.get("TEST_LAKES_IN") == "s3"
 _numbers = itertools.count(1)
 
 
+def joined(reader: Reader) -> dict[tuple[dt.date, str], tuple[Decimal, int]]:
+    """GMV and purchases by day and subsidiary, by plain SQL over the silver tables of a reader."""
+    rows = reader.rows(
+        """
+        select p.transaction_date, coalesce(e.subsidiary, 'unknown') as subsidiary, count(*) as purchases,
+               cast(sum(cast(purchase_value as decimal(38, 2)) * item_quantity) as decimal(38, 2)) as gmv
+        from silver.purchase as p join silver.product_item using (purchase_id)
+        left join silver.purchase_extra_info as e using (purchase_id)
+        where release_date is not null group by all
+        """
+    )
+    return {(row["transaction_date"], row["subsidiary"]): (row["gmv"], row["purchases"]) for row in rows}
+
+
 class Died(BaseException):
     """Stands for the end of a process."""
 

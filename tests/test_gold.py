@@ -112,7 +112,12 @@ def silver_tables(spark):
 
 def test_a_day_and_subsidiary_has_a_row_exactly_when_a_purchase_counts_there(silver_tables):
     found = gold.daily_gmv(*silver_tables)
-    assert found.dtypes == [("transaction_date", "date"), ("subsidiary", "string"), ("gmv", "decimal(38,2)")]
+    assert found.dtypes == [
+        ("transaction_date", "date"),
+        ("subsidiary", "string"),
+        ("gmv", "decimal(38,2)"),
+        ("purchases", "bigint"),
+    ]
     assert sorted([str(row.transaction_date), row.subsidiary, str(row.gmv)] for row in found.collect()) == (
         fields(EXPECTED)
     )

@@ -15,9 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import model
-from gmv import maintain, rebuild
+from gmv import maintain, rebuild, silver_sums
 from gmv.lake import spark
 from gmv.lake.lake import Lake
+from gmv.lake.reader import Reader
 from gmv.notebook import finish_killed_run, new_run_id
 from gmv.tables import EVENT_TABLES
 from gmv.verify import verify
@@ -33,7 +34,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from model import Event
-from pipeline import LAYERS, Died, TestLake, dying
+from pipeline import LAYERS, Died, TestLake, dying, joined
 from strategies import DAYS, event_lists, write_csv
 
 LIVES = int(os.environ.get("TEST_EXAMPLES", "2"))
@@ -155,6 +156,13 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def readers_get_what_was_published_last(self):
         assert self.lake.daily_gmv() == self.published
+
+    @invariant()
+    def kept_sums_are_the_join_of_the_tables_that_they_are_of(self):
+        sums = silver_sums.kept(self.lake.reader)
+        versions = {event.latest.path: sums.versions[event.name] for event in EVENT_TABLES}
+        if sums.by_place:
+            assert sums.by_place == joined(Reader(self.lake.path, versions))
 
     def _all_is_taken_in(self) -> None:
         self._take_in({_sha256(self.lake.landing / name) for name in self.landed})

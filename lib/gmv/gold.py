@@ -5,7 +5,9 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gmv.tables import DAILY_GMV, UNKNOWN_SUBSIDIARY
+from gmv.tables import UNKNOWN_SUBSIDIARY
+
+AMOUNT = "decimal(38,2)"
 
 
 def daily_gmv(purchase: DataFrame, product_item: DataFrame, purchase_extra_info: DataFrame) -> DataFrame:
@@ -15,7 +17,7 @@ def daily_gmv(purchase: DataFrame, product_item: DataFrame, purchase_extra_info:
         purchase, product_item, purchase_extra_info: rows of the silver tables, one per purchase_id each.
 
     Returns:
-        Rows of `gold/daily_gmv`: transaction_date, subsidiary (`unknown` until its event comes), gmv. A row
+        transaction_date, subsidiary (`unknown` until its event comes), gmv, purchases (how many count there). A row
         exactly where at least one purchase counts, even at 0.00.
     """
     is_paid = F.col("release_date").isNotNull()
@@ -28,6 +30,26 @@ def daily_gmv(purchase: DataFrame, product_item: DataFrame, purchase_extra_info:
         )
         .join(purchase_extra_info.select("purchase_id", "subsidiary"), "purchase_id", how="left")
         .groupBy("transaction_date", subsidiary.alias("subsidiary"))
-        .agg(F.sum(F.col("purchase_value") * F.col("item_quantity")).cast("decimal(38,2)").alias("gmv"))
-        .select(*DAILY_GMV.column_names)
+        .agg(
+            F.sum(F.col("purchase_value") * F.col("item_quantity")).cast(AMOUNT).alias("gmv"),
+            F.count("*").alias("purchases"),
+        )
+    )
+
+
+def change(then: DataFrame, now: DataFrame) -> DataFrame:
+    """What some purchases change of daily_gmv: they leave with what they were, and come in with what they are.
+
+    Args:
+        then, now: what `daily_gmv` gives of these purchases at two times.
+
+    Returns:
+        The same columns: the differences, a row where there is one.
+    """
+    left = then.withColumns({"gmv": -F.col("gmv"), "purchases": -F.col("purchases")})
+    return (
+        now.unionByName(left)
+        .groupBy("transaction_date", "subsidiary")
+        .agg(F.sum("gmv").cast(AMOUNT).alias("gmv"), F.sum("purchases").alias("purchases"))
+        .where((F.col("gmv") != 0) | (F.col("purchases") != 0))
     )

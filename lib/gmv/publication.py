@@ -7,15 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gmv.errors import GmvError, UsageError
 from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 Place = tuple[dt.date, str]
 """A transaction_date and a subsidiary."""
@@ -85,11 +81,6 @@ def published(reader: Reader) -> dict[Place, Decimal]:
         (row["transaction_date"], row["subsidiary"]): row["gmv"]
         for row in reader.rows("select transaction_date, subsidiary, gmv from gold.daily_gmv")
     }
-
-
-def numbers(daily_gmv: DataFrame) -> dict[Place, Decimal]:
-    """Rows of daily_gmv, computed by Spark, as one amount per day and subsidiary."""
-    return {(row.transaction_date, row.subsidiary): row.gmv for row in daily_gmv.collect()}
 
 
 def differing_days(one: Mapping[Place, Decimal], other: Mapping[Place, Decimal]) -> set[dt.date]:

@@ -298,6 +298,18 @@ WAITING = Table(
         *(Column(f"{event.name}_version", "bigint") for event in EVENT_TABLES),  # of silver's table
     ),
 )
+SILVER_SUMS = Table(
+    "monitoring",
+    "silver_sums",
+    "day and subsidiary: what the join of silver's tables gives, at these versions of them",
+    (
+        Column("transaction_date", "date"),
+        Column("subsidiary", "string"),
+        Column("gmv", "decimal(38,2)"),
+        Column("purchases", "bigint"),  # how many count there
+        *(Column(f"{event.name}_version", "bigint") for event in EVENT_TABLES),  # of silver's table
+    ),
+)
 CHECK_RESULTS = Table(
     "monitoring",
     "check_results",
@@ -385,6 +397,7 @@ TABLES: tuple[Table, ...] = (
     PROGRESS,
     PARTITION_STATS,
     WAITING,
+    SILVER_SUMS,
     CHECK_RESULTS,
     DAY_STATS,
     FRESHNESS,

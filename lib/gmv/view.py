@@ -14,7 +14,7 @@ from gmv.bronze import Arrivals
 from gmv.lake.reader import Reader
 from gmv.landing import LandingFile
 from gmv.progress import Unfinished
-from gmv.publication import Window
+from gmv.publication import Plan, Window
 from gmv.tables import EVENT_TABLES, EventTable
 from gmv.verify import Certificate
 
@@ -45,6 +45,34 @@ def first(records: Mapping[EventTable, ds.Dataset]) -> dict[str, pd.DataFrame]:
         event.name: rows.head(2, columns=[*event.column_names, "line", "file"]).to_pandas()
         for event, rows in records.items()
     }
+
+
+def unfinished(of: Unfinished) -> pd.DataFrame:
+    """What a step has still to take in: how many bronze runs, their records, and files retracted or put back."""
+    counts = {
+        "bronze runs": len(of.runs),
+        "first": of.runs[0] if of.runs else "",
+        "last": of.runs[-1] if of.runs else "",
+        "records": of.records,
+        "files retracted or put back": len(of.changed_files),
+    }
+    return _frame([counts])
+
+
+def plan(of: Plan) -> pd.DataFrame:
+    """What becomes of the days that a run looks at: how many, the first and the last."""
+    groups = {
+        "publish": of.publish,
+        "recompute": of.recompute,
+        "stay pending": of.pending,
+        "in progress": of.in_progress,
+    }
+    return _frame(
+        [
+            {"what": name, "days": len(days), "first": min(days, default=""), "last": max(days, default="")}
+            for name, days in groups.items()
+        ]
+    )
 
 
 def example_purchases(reader: Reader, unfinished: Unfinished) -> list[str]:
