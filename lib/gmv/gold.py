@@ -37,18 +37,18 @@ def daily_gmv(purchase: DataFrame, product_item: DataFrame, purchase_extra_info:
     )
 
 
-def change(then: DataFrame, now: DataFrame) -> DataFrame:
+def change(before: DataFrame, after: DataFrame) -> DataFrame:
     """What some purchases change of daily_gmv: they leave with what they were, and come in with what they are.
 
     Args:
-        then, now: what `daily_gmv` gives of these purchases at two times.
+        before, after: what `daily_gmv` gives of these purchases at two times.
 
     Returns:
         The same columns: the differences, a row where there is one.
     """
-    left = then.withColumns({"gmv": -F.col("gmv"), "purchases": -F.col("purchases")})
+    left = before.withColumns({"gmv": -F.col("gmv"), "purchases": -F.col("purchases")})
     return (
-        now.unionByName(left)
+        after.unionByName(left)
         .groupBy("transaction_date", "subsidiary")
         .agg(F.sum("gmv").cast(AMOUNT).alias("gmv"), F.sum("purchases").alias("purchases"))
         .where((F.col("gmv") != 0) | (F.col("purchases") != 0))

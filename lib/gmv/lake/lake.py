@@ -229,7 +229,7 @@ class Lake:
         ids = reduce(DataFrame.union, (rows_of(event).select("purchase_id") for event in events))
         return Touched(ids.where("purchase_id is not null").distinct())
 
-    def latest_then_and_now(
+    def latest_before_and_after(
         self, versions: Mapping[str, int | None], unfinished: Unfinished, touched: Touched
     ) -> tuple[Latest, Latest] | None:
         """The silver tables' rows of the purchases that have changed since some versions of them: then, and now.
