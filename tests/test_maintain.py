@@ -15,7 +15,7 @@ import small_lake
 from command import GMV, own_environment
 from deltalake import DeltaTable
 from gmv import maintain, monitoring
-from gmv.errors import LakeLocked, UsageError
+from gmv.errors import GmvError, LakeLocked, UsageError
 from gmv.lake import faults, lock, pruning, records
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
@@ -83,6 +83,22 @@ def test_purchases_that_lay_scattered_are_side_by_side_afterwards(tmp_path, monk
     maintain.maintain(tmp_path)
     assert files(tmp_path, GMV_LEDGER) > 2
     assert maintain.unclustered_share(described(tmp_path)) == 0
+
+
+def test_a_sort_that_needs_more_memory_than_it_may_take_says_so_and_changes_nothing(tmp_path, monkeypatch):
+    scattered(tmp_path, each=20_000)
+    monkeypatch.setattr(maintain, "sorting_bytes", lambda: 2**20)
+    before = described(tmp_path)
+    with pytest.raises(GmvError, match=r"gold/gmv_ledger is as it was: .* the 1 MiB .* GMV_SPARK_MEMORY_MIB"):
+        maintain.maintain(tmp_path)
+    assert described(tmp_path) == before
+
+
+def test_all_sorts_together_take_no_more_than_spark_may(monkeypatch):
+    monkeypatch.setenv("GMV_SPARK_MEMORY_MIB", "6144")
+    settings.cache_clear()
+    assert maintain.sorting_bytes() * maintain.AT_THE_SAME_TIME == 6 * 2**30
+    settings.cache_clear()
 
 
 def test_tables_whose_rows_change_have_smaller_files(tmp_path, monkeypatch):

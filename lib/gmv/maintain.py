@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from gmv import notebook, publication
 from gmv.errors import GmvError
@@ -33,6 +33,9 @@ MOST_UNCLUSTERED = 0.2
 
 AT_THE_SAME_TIME = 2
 """Tables that are maintained at the same time: to sort one keeps a core and a half busy."""
+
+LEAST_SORTING_MIB = 1024
+"""With less, a sort of many rows may fail, since it merges what it put on disk in memory."""
 
 LATEST = tuple(event.latest for event in EVENT_TABLES)
 
@@ -155,11 +158,29 @@ def _arrange(delta: DeltaTable, table: Table, files: Sequence[dict]) -> None:
         return
     size = LATEST_FILE_BYTES if table in LATEST else FILE_BYTES
     if table in CLUSTERED and unclustered_share(files) > MOST_UNCLUSTERED:
-        delta.optimize.z_order(["purchase_id"], target_size=size, writer_properties=PARQUET)
+        try:
+            delta.optimize.z_order(
+                ["purchase_id"], target_size=size, max_spill_size=sorting_bytes(), writer_properties=PARQUET
+            )
+        except DeltaError as error:
+            if "Resources exhausted" not in str(error):
+                raise
+            raise GmvError(
+                f"{table.path} is as it was: to sort it takes more than the {sorting_bytes() >> 20} MiB that it may. "
+                "Set GMV_SPARK_MEMORY_MIB higher and run `gmv maintain`."
+            ) from error
     elif table in CLUSTERED:
         delta.optimize.compact(target_size=size, writer_properties=PARQUET)
     else:
         delta.optimize.compact(writer_properties=PARQUET)
+
+
+def sorting_bytes() -> int:
+    """The memory that sorting one table may take before it goes on on disk: all that are sorted together, Spark's.
+
+    37 million versions take 7 GiB without a bound, and as long with one.
+    """
+    return max(LEAST_SORTING_MIB, settings().spark_memory_mib // AT_THE_SAME_TIME) * 2**20
 
 
 def _rows(files: Sequence[dict]) -> int:
