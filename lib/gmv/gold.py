@@ -5,9 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gmv.tables import UNKNOWN_SUBSIDIARY
-
-AMOUNT = "decimal(38,2)"
+from gmv.tables import AMOUNT, UNKNOWN_SUBSIDIARY
 
 
 def daily_gmv(purchase: DataFrame, product_item: DataFrame, purchase_extra_info: DataFrame) -> DataFrame:

@@ -12,13 +12,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
 from gmv.tables import (
+    AMOUNT,
     EVENT_TABLES,
     GMV_LEDGER,
     UNKNOWN_SUBSIDIARY,
     EventTable,
 )
-
-AMOUNT = "decimal(38,2)"
 
 
 def standings(versions: dict[str, DataFrame]) -> DataFrame:

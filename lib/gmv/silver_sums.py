@@ -86,15 +86,15 @@ def days_to_join(sums: SilverSums, plan: Plan, window: Window) -> list[dt.date]:
     return sorted(of_window | publication.differing_days(gmv, plan.ledger))
 
 
-def keep(reader: Reader, sums: SilverSums) -> None:
-    """Keep sums for the next run, unless they are kept already.
+def keep(reader: Reader, sums: SilverSums, instead_of: SilverSums) -> None:
+    """Keep sums for the next run; no commit where they are kept already.
 
     Args:
         reader: the lake with the versions of the silver tables that they hold at.
+        instead_of: what is kept.
     """
     versions = {event.name: reader.version(event.latest) for event in EVENT_TABLES}
-    before = kept(reader)
-    if before == SilverSums(sums.by_place, versions) or not (sums.by_place or before.by_place):
+    if instead_of == SilverSums(sums.by_place, versions) or not (sums.by_place or instead_of.by_place):
         return
     at_versions = {f"{name}_version": version for name, version in versions.items()}
     rows = [

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+AMOUNT = "decimal(38,2)"
+"""The type of a sum of amounts."""
 UNKNOWN_SUBSIDIARY = "unknown"
 """The subsidiary of a purchase whose purchase_extra_info has not come yet (rule 3)."""
 

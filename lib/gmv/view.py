@@ -11,11 +11,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from gmv.bronze import Arrivals
-from gmv.lake.reader import Reader
+from gmv.lake.reader import BROUGHT, Reader
 from gmv.landing import LandingFile
 from gmv.progress import Unfinished
 from gmv.publication import Plan, Window
-from gmv.tables import EVENT_TABLES, EventTable
+from gmv.tables import EventTable
 from gmv.verify import Certificate
 
 MOST_ROWS = 20
@@ -77,12 +77,8 @@ def plan(of: Plan) -> pd.DataFrame:
 
 def example_purchases(reader: Reader, unfinished: Unfinished) -> list[str]:
     """Up to three purchases that these bronze runs touched: those with the most versions in these runs."""
-    brought = " union all ".join(
-        f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
-        for event in EVENT_TABLES
-    )
     rows = reader.of_runs(unfinished.runs).rows(
-        f"select purchase_id from ({brought}) group by purchase_id order by count(*) desc, purchase_id limit 3",
+        f"select purchase_id from ({BROUGHT}) group by purchase_id order by count(*) desc, purchase_id limit 3",
         runs=list(unfinished.runs),
     )
     return [row["purchase_id"] for row in rows]

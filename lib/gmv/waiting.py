@@ -42,7 +42,7 @@ def waiting(reader: Reader) -> pa.Table:
         return _found(reader)
     unchanged = reader.arrow(
         "select purchase_id, awaits from monitoring.waiting "
-        "where purchase_id is not null and purchase_id not in (select unnest(cast($ids as varchar[])))",
+        f"where purchase_id is not null and not {pruning.ONE_OF_IDS}",
         ids=changed,
     )
     return pa.concat_tables([unchanged, _found_among(reader, changed)]) if changed else unchanged
@@ -72,25 +72,22 @@ def _kept(reader: Reader) -> dict[str, int | None]:
 
 def _changed_since(reader: Reader, versions: Mapping[str, int | None]) -> list[str] | None:
     """The purchases that may have changed in silver since these versions of its tables; None: any may have."""
-    runs: set[str] = set()
-    for event in EVENT_TABLES:
-        since = merging.since(reader, event.latest, versions[f"{event.name}_version"])
-        if since is None:
-            return None
-        runs |= since.bronze_runs
+    since = merging.since_each(reader, {event: versions[f"{event.name}_version"] for event in EVENT_TABLES})
+    if since is None:
+        return None
+    runs = {run for of_table in since.values() for run in of_table.bronze_runs}
     return reader.touched_by(sorted(runs))
 
 
 def _found_among(reader: Reader, ids: Sequence[str]) -> pa.Table:
     """The purchases that wait, of these."""
-    chosen = "purchase_id in (select unnest(cast($ids as varchar[])))"
     return reader.near(pruning.id_ranges(ids)).arrow(
         f"""
         with purchase as materialized (
-            select purchase_id, release_date is not null as is_paid from silver.purchase where {chosen}
+            select purchase_id, release_date is not null as is_paid from silver.purchase where {pruning.ONE_OF_IDS}
         ),
-        item as materialized (select purchase_id from silver.product_item where {chosen}),
-        info as materialized (select purchase_id from silver.purchase_extra_info where {chosen})
+        item as materialized (select purchase_id from silver.product_item where {pruning.ONE_OF_IDS}),
+        info as materialized (select purchase_id from silver.purchase_extra_info where {pruning.ONE_OF_IDS})
         {_WAITING}
         """,
         ids=list(ids),

@@ -138,8 +138,8 @@ class Lake:
     def _few_rows_of(self, table: Table, touched: Touched, version: int | None = None) -> DataFrame | None:
         if touched.few is None:
             return self.few_of(table, version=version)
-        chosen = "purchase_id in (select unnest(cast($ids as varchar[])))"
-        return self.few_of(table, chosen, near=touched.ranges, version=version, ids=list(touched.few))
+        ids = list(touched.few)
+        return self.few_of(table, pruning.ONE_OF_IDS, near=touched.ranges, version=version, ids=ids)
 
     def versions_of(self, touched: Touched) -> dict[str, DataFrame]:
         """All versions of the touched purchases, by event table name."""
@@ -242,12 +242,12 @@ class Lake:
             None where it can't be told that nothing but these purchases has changed, or where they are too many to
             be looked up.
         """
-        reader = Reader(self.path)
-        since = [merging.since(reader, event.latest, versions[event.name]) for event in EVENT_TABLES]
-        told = [one for one in since if one and one.bronze_runs <= set(unfinished.runs)]
-        if touched.few is None or len(told) < len(EVENT_TABLES):
+        since = merging.since_each(Reader(self.path), {event: versions[event.name] for event in EVENT_TABLES})
+        if since is None or touched.few is None:
             return None
-        wanted = [(event.latest, one.version) for event, one in zip(EVENT_TABLES, told, strict=True)]
+        if any(not one.bronze_runs <= set(unfinished.runs) for one in since.values()):
+            return None
+        wanted = [(event.latest, one.version) for event, one in since.items()]
         wanted += [(event.latest, None) for event in EVENT_TABLES]
         rows = at_the_same_time([(self._few_rows_of, table, touched, version) for table, version in wanted])
         if any(one is None for one in rows):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from gmv.lake import faults, pruning, records
 from gmv.lake.reader import Reader
-from gmv.tables import HARDLY_REPEATED, Table
+from gmv.tables import HARDLY_REPEATED, EventTable, Table
 
 BRONZE_RUNS = "bronze_runs"
 _KEPT_MILLISECONDS = records.KEPT_DAYS * 24 * 3600 * 1000
@@ -109,6 +109,13 @@ def since(reader: Reader, table: Table, version: int | None) -> Since | None:
             return None
         runs.update(marks[BRONZE_RUNS])
     return Since(version, frozenset(runs))
+
+
+def since_each(reader: Reader, versions: Mapping[EventTable, int | None]) -> dict[EventTable, Since] | None:
+    """`since` of each event table's latest rows; None where it can't be told of one of them."""
+    told = {event: since(reader, event.latest, version) for event, version in versions.items()}
+    known = {event: one for event, one in told.items() if one}
+    return known if len(known) == len(told) else None
 
 
 @dataclass(frozen=True)

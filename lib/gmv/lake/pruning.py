@@ -15,6 +15,8 @@ Range = tuple[str, str]
 
 MOST_IDS = 100_000
 """Up to so many purchases are looked up by their ids; for more, tables are scanned."""
+ONE_OF_IDS = "purchase_id in (select unnest(cast($ids as varchar[])))"
+"""SQL: whether a row is of one of these purchases, given as the parameter `ids`."""
 GAP = 100_000
 _MOST_RANGES = 200
 

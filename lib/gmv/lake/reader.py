@@ -39,6 +39,12 @@ _DUCKDB_TYPES = {
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
 }
 
+BROUGHT = " union all ".join(
+    f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
+    for event in EVENT_TABLES
+)
+"""SQL: the purchase_id of each version that bronze runs brought, given as the parameter `runs`."""
+
 _ROWS_IN_BATCH = 10_000
 
 _KEPT_ROWS: dict[str, tuple[frozenset[str], pa.Table | None]] = {}
@@ -146,11 +152,7 @@ class Reader:
         """The purchases with a version that one of these bronze runs brought; None where they are many."""
         if not runs:
             return []
-        brought = " union ".join(
-            f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
-            for event in EVENT_TABLES
-        )
-        return self.of_runs(runs).few_ids(brought, runs=list(runs))
+        return self.of_runs(runs).few_ids(f"select distinct purchase_id from ({BROUGHT})", runs=list(runs))
 
     def frame(self, query: str, **parameters: object) -> pd.DataFrame:
         """The query's rows; amounts as Decimal objects, never floats."""

@@ -84,7 +84,7 @@ def check_silver(
             message = f"{account['file']} has {account['records']} records, but {value}."
             found[ROW_ACCOUNTING].append(Finding(ROW_ACCOUNTING, account["file"], value, message))
     ids = {} if touched is None else {"ids": list(touched)}
-    of_touched = "purchase_id in (select unnest(cast($ids as varchar[])))" if ids else "true"
+    of_touched = pruning.ONE_OF_IDS if ids else "true"
     near = reader.near(pruning.id_ranges(touched or ()))
     for event in EVENT_TABLES:
         (counted,) = near.rows(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gmv import checks, progress
 from gmv.checks import Check
 from gmv.lake import pruning
-from gmv.lake.reader import Reader
+from gmv.lake.reader import BROUGHT, Reader
 from gmv.quality.findings import Finding, severity
 from gmv.tables import (
     EVENT_TABLES,
@@ -404,11 +404,7 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
             execute(f"create view judged.{table.name} as from {table.path.replace('/', '.')}")
         execute(f"create view judged.quarantine as {rejected}")
         return
-    brought = " union all ".join(
-        f"select purchase_id from silver.{event.versions.name} where list_contains($runs, run)"
-        for event in EVENT_TABLES
-    )
-    ids = reader.of_runs(runs).sql(f"select distinct purchase_id from ({brought})", runs=list(runs))
+    ids = reader.of_runs(runs).sql(f"select distinct purchase_id from ({BROUGHT})", runs=list(runs))
     reader.connection.register("brought", ids.to_arrow_table())
     execute(
         f"""
