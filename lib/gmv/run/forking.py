@@ -160,7 +160,7 @@ class Forked:
 
 def _serve(line: socket.socket) -> dict | None:
     """Do what is asked; in a process that is to be a kernel, the request for it, and None at the end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels
+    signal.signal(signal.SIGCHLD, _let_go_of_ended)
     for text in line.makefile("r"):
         request = json.loads(text)
         for statement in request["imports"]:
@@ -177,6 +177,13 @@ def _serve(line: socket.socket) -> dict | None:
             return request
         line.sendall(f"{pid}\n".encode())
     return None
+
+
+def _let_go_of_ended(*_: object) -> None:
+    """Nobody waits for kernels, but what they took of a processor shall count as this process's children's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _become_kernel(request: dict, parent: int) -> None:
