@@ -271,6 +271,20 @@ class EndedServer:
     def environment(self) -> dict[str, str]:
         return {}
 
+    def wait(self) -> None:
+        raise GmvError("The Spark server ended while it started.")
+
+
+def test_a_notebook_that_uses_spark_begins_when_its_server_answers(tmp_path, monkeypatch):
+    notebook_with(tmp_path, monkeypatch, "1", "02_silver")
+    with (
+        kernels.Kernels(tmp_path, {}, server=EndedServer()) as running,
+        pytest.raises(GmvError, match="ended while it started"),
+    ):
+        running.execute("02_silver", tmp_path / "out.ipynb", {})
+    assert not (tmp_path / "out.ipynb").exists()
+    assert not [child for child in psutil.Process().children(recursive=True) if crash.is_kernel(child)]
+
 
 def test_a_server_that_ended_ends_the_notebook_and_its_kernel(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(600)")

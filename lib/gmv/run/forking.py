@@ -28,6 +28,7 @@ from gmv.settings import settings
 
 KERNEL = "gmv-kernel"
 """What a forked kernel is called in a list of processes."""
+_ENDS_WITHIN_SECONDS = 1
 _SET_NAME, _SIGNAL_AT_PARENTS_END = 15, 1  # of prctl
 _ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # as ipykernel sets it; matplotlib reads it once
@@ -150,6 +151,8 @@ class Forked:
         if self._handle >= 0:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 signal.pidfd_send_signal(self._handle, number)
+            if number == signal.SIGKILL:  # it ends now; jupyter_client would look a tenth of a second later
+                select.select([self._handle], [], [], _ENDS_WITHIN_SECONDS)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)

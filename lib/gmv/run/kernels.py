@@ -95,6 +95,8 @@ class Kernels:
             )
             if self._origin and then:
                 self._origin.prepare(_imports_of(then))
+            if server and name in _USES_SPARK:
+                server.wait()  # Spark's client, when it comes too early, tries again only after a second
             _execute(name, output, parameters, kernel)
         except BaseException:
             run_sync(kernel.end)()
