@@ -70,7 +70,7 @@ def cost_of(command: list[str], cwd: Path, ends_with: Sequence[int] = (0,)) -> C
     Raises:
         RuntimeError: it ended with an error, or took too long. Carries the end of what it said.
     """
-    before = _cpu_of_children()
+    before = cpu_of_children()
     with tempfile.TemporaryFile() as said, _adopting_orphans():
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -92,7 +92,7 @@ def cost_of(command: list[str], cwd: Path, ends_with: Sequence[int] = (0,)) -> C
             said.seek(0)
             end = said.read().decode(errors="replace")[-3000:]
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{end}")
-    return Cost(wall, _cpu_of_children() - before, java, others)
+    return Cost(wall, cpu_of_children() - before, java, others)
 
 
 def environment() -> dict[str, str]:
@@ -114,7 +114,8 @@ def _adopting_orphans() -> Iterator[None]:
         prctl(_ADOPT_ORPHANS, 0)
 
 
-def _cpu_of_children() -> float:
+def cpu_of_children() -> float:
+    """Seconds of a processor of all processes that this one, or one of them, has started and waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from gmv.lake.reader import Reader
 from gmv.run import forking, kernels
 from gmv.settings import PROJECT, settings
 
+sys.path.insert(0, str(PROJECT / "benchmarks"))
 PR_SET_CHILD_SUBREAPER = 36
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
 
@@ -402,19 +402,15 @@ def test_the_last_kernel_is_the_process_that_the_others_were_forked_from(tmp_pat
 
 
 def test_what_a_forked_kernel_takes_of_a_processor_counts_as_the_runs(tmp_path, monkeypatch):
-    """Benchmarks read it; a kernel is killed, and its parent must have waited for it."""
+    """A kernel is killed, and its parent must have waited for it."""
+    from measure import cpu_of_children  # benchmarks/measure.py
+
     notebook_with(tmp_path, monkeypatch, "import time\nwhile time.process_time() < 3: pass")
-    before = used_by_children()
+    before = cpu_of_children()
     with kernels.Kernels(tmp_path, {}) as running:
         running.execute("one", tmp_path / "out.ipynb", {}, then="one")
         running.execute("one", tmp_path / "out.ipynb", {})
-    assert used_by_children() - before > 5
-
-
-def used_by_children() -> float:
-    """Seconds of a processor."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    assert cpu_of_children() - before > 5
 
 
 def test_without_the_process_to_fork_from_the_run_says_so(tmp_path, monkeypatch):
