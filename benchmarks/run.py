@@ -188,7 +188,7 @@ class Bench:
             if table.layer not in ("bronze", "silver", "gold") or not (lake / table.path).exists():
                 continue
             files = DeltaTable(lake / table.path).file_uris()
-            if not files or table.partition_by:
+            if not files:
                 continue
             used += sum(Path(file).stat().st_size for file in files)
             again = self.work / "again.parquet"

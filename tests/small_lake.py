@@ -42,7 +42,6 @@ def write(lake: Path, table: Table, rows: list[dict]) -> None:
         lake / table.path,
         pa.Table.from_pylist(rows, schema=schema),
         mode="append",
-        partition_by=list(table.partition_by) or None,
     )
 
 

@@ -7,8 +7,9 @@ import sys
 import tempfile
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from gmv.lake import records
 from gmv.lake.reader import Damaged, NotEnoughMemory, Reader
 from gmv.settings import settings
@@ -42,14 +43,33 @@ def test_each_version_of_the_published_days_has_its_own_rows(tmp_path):
     assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.50", 3: "3.00"}
 
 
-def test_a_published_day_is_opened_once_but_a_check_opens_it_again(tmp_path):
+def test_days_that_are_published_again_and_again_stay_in_one_file(tmp_path):
+    publish(tmp_path, {number: "1.00" for number in range(1, 31)})
+    for number in (7, 1, 30):
+        publish(tmp_path, {number: "2.00"})
+    assert len(Reader(tmp_path).files(DAILY_GMV)) == 1
+    assert published(Reader(tmp_path)) == {n: "2.00" if n in (1, 7, 30) else "1.00" for n in range(1, 31)}
+
+
+def test_published_days_that_have_a_file_each_in_an_older_lake_come_into_one_when_one_is_replaced(tmp_path):
+    days = [dt.date(2024, 3, number) for number in (1, 2, 3)]
+    rows = [{"transaction_date": day, "subsidiary": "a", "gmv": Decimal("1.00")} for day in days]
+    table = pa.Table.from_pylist(rows, records.arrow_schema(DAILY_GMV))
+    write_deltalake(tmp_path / DAILY_GMV.path, table, partition_by="transaction_date")
+    assert published(Reader(tmp_path)) == {1: "1.00", 2: "1.00", 3: "1.00"}
+    publish(tmp_path, {2: "2.50"})
+    assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.50", 3: "1.00"}
+    assert len(Reader(tmp_path).files(DAILY_GMV)) == 1
+    assert published(Reader(tmp_path, {DAILY_GMV.path: 0})) == {1: "1.00", 2: "1.00", 3: "1.00"}
+
+
+def test_a_published_day_that_cannot_be_read_is_damage_by_name(tmp_path):
     publish(tmp_path, {1: "1.00"})
-    assert published(Reader(tmp_path)) == {1: "1.00"}
     for file in (tmp_path / DAILY_GMV.path).rglob("*.parquet"):
         file.unlink()
-    assert published(Reader(tmp_path)) == {1: "1.00"}
-    with pytest.raises(Damaged, match="gold/daily_gmv"):
-        Reader(tmp_path).check(DAILY_GMV)
+    for look in (lambda reader: published(reader), lambda reader: reader.check(DAILY_GMV)):
+        with pytest.raises(Damaged, match="gold/daily_gmv"):
+            look(Reader(tmp_path))
 
 
 def bring(lake, *moments):

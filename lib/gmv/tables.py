@@ -1,4 +1,4 @@
-"""Every table, declared once: its columns and their types, its key, its partitions, and what one row is.
+"""Every table, declared once: its columns and their types, its key, and what one row is.
 
 Types are Spark's names. `timestamp_ntz` holds a time without a zone: the source's own clock for
 `transaction_datetime`, UTC for whatever the pipeline notes about itself.
@@ -49,7 +49,6 @@ class Table:
     one_row_is: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
-    partition_by: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -229,7 +228,6 @@ DAILY_GMV = Table(
         Column("gmv", "decimal(38,2)"),
     ),
     key=("transaction_date", "subsidiary"),
-    partition_by=("transaction_date",),
 )
 DAILY_GMV_HISTORY = Table(
     "gold",

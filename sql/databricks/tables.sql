@@ -7,7 +7,6 @@ create table if not exists gmv.daily_gmv (
   gmv decimal(38, 2)
 )
 using delta
-partitioned by (transaction_date)
 location 's3://acme-gmv-analytics/lake/gold/daily_gmv';
 
 create table if not exists gmv.daily_gmv_history (

@@ -14,11 +14,10 @@ create stage gmv.export
   storage_integration = gmv;
 
 create external table gmv.daily_gmv (
-  transaction_date date as (cast(split_part(split_part(metadata$filename, 'transaction_date=', 2), '/', 1) as date)),
+  transaction_date date as (cast(value:transaction_date as date)),
   subsidiary varchar as (cast(value:subsidiary as varchar)),
   gmv number(38, 2) as (cast(value:gmv as number(38, 2)))
 )
-partition by (transaction_date)
 location = @gmv.analytics/gold/daily_gmv/
 auto_refresh = false
 refresh_on_create = false

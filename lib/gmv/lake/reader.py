@@ -13,7 +13,6 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -46,11 +45,6 @@ BROUGHT = " union all ".join(
 """SQL: the purchase_id of each version that bronze runs brought, given as the parameter `runs`."""
 
 _ROWS_IN_BATCH = 10_000
-
-_KEPT_ROWS: dict[str, tuple[frozenset[str], pa.Table | None]] = {}
-"""By place: the files of partitioned tables that this process has read, and their rows with their `filename`."""
-_KEEPING = Lock()
-"""Held while they are read, so that one thread waits for the other rather than reading them too."""
 
 
 class Damaged(GmvError):
@@ -264,57 +258,37 @@ class Reader:
         self.connection.execute(f"create schema if not exists {table.layer}")
         files = self._files(table)
         try:
-            if table.partition_by:
-                self._make_of_kept_rows(name, table, files)
-            else:
-                self.connection.execute(f"create view {name} as {self._query(table, files)}")
+            self.connection.execute(f"create view {name} as {self._query(table, files)}")
         except duckdb.Error as error:
             raise Damaged(table, _first_line(error)) from error
         self._views.add(table.path)
 
-    def _make_of_kept_rows(self, name: str, table: Table, files: Sequence[str]) -> None:
-        """Make a copy of a partitioned table, whose many small files this process opens once.
-
-        A file's rows never change; so what is read anew of a newer version are the files that it added.
-        """
-        place = str(self.lake / table.path)
-        with _KEEPING:
-            kept_files, rows = _KEPT_ROWS.get(place, (frozenset(), None))
-            if missing := sorted(set(files) - kept_files):
-                read = self.connection.sql(self._query(table, missing, "filename")).to_arrow_table()
-                # Each file's rows are a chunk of their own, and chunks take DuckDB longer than rows.
-                rows = (read if rows is None else pa.concat_tables([rows, read])).combine_chunks()
-                kept_files |= set(missing)
-                _KEPT_ROWS[place] = kept_files, rows
-        self.connection.execute(f"create table {name} as {self._query(table, [])}")
-        if rows is not None:
-            gone = ", ".join(quoted(file) for file in kept_files - set(files)) or "''"
-            self.connection.register("kept_rows", rows)
-            self.connection.execute(
-                f"insert into {name} select * exclude (filename) from kept_rows where filename not in ({gone})"
-            )
-            self.connection.unregister("kept_rows")
-
-    def _query(self, table: Table, files: Sequence[str], *more: str) -> str:
-        """A query for all rows of these files of a table, and for more columns."""
+    def _query(self, table: Table, files: Sequence[str]) -> str:
+        """A query for all rows of these files of a table."""
         typed = ", ".join(
             f'null::{_DUCKDB_TYPES.get(column.type, column.type)} as "{column.name}"'
             for column in table.columns
         )
         if not files:
             return f"select {typed} where false"
-        selected = ", ".join([*(f'"{column.name}"' for column in table.columns), *more])
+        selected = ", ".join(f'"{column.name}"' for column in table.columns)
         listed = ", ".join(quoted(file) for file in files)
-        types = ", ".join(
-            f"'{column.name}': {column.type}" for column in table.columns if column.name in table.partition_by
-        )
-        hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
+        hive = self._partitions(table)
         if table.layer == "monitoring":  # an older lake's may lack a column that has been added since
             return (
                 f"select {selected} from (select {typed} where false union all by name "
                 f"from read_parquet([{listed}], {hive}, union_by_name = true))"
             )
         return f"select {selected} from read_parquet([{listed}], {hive})"
+
+    def _partitions(self, table: Table) -> str:
+        """Where DuckDB finds a value: in the files, or in their paths: an older lake's published days."""
+        delta = self._pinned(table)
+        in_paths = delta.metadata().partition_columns if delta else []
+        types = ", ".join(
+            f"'{column.name}': {column.type}" for column in table.columns if column.name in in_paths
+        )
+        return f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
 
 
 def _bound_memory(connection: duckdb.DuckDBPyConnection) -> None:

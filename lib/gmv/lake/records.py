@@ -91,7 +91,6 @@ def append_columns(
             columns,
             mode="append",
             schema_mode="merge",  # a table that was made before a column was declared gets it
-            partition_by=list(table.partition_by) or None,
             configuration=properties(table),
             writer_properties=PARQUET,
             commit_properties=commit_properties(metadata),
@@ -122,7 +121,7 @@ def properties(table: Table) -> dict[str, str | None]:
 
 def skipped_by(table: Table) -> list[str]:
     """The columns whose minima and maxima are kept of each file."""
-    return [name for name in table.column_names if name in _SKIPPED_BY and name not in table.partition_by]
+    return [name for name in table.column_names if name in _SKIPPED_BY]
 
 
 def replace_days(
@@ -136,14 +135,18 @@ def replace_days(
         metadata: kept with the commit as Delta's userMetadata.
     """
     listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
-    columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
-    path = _made_daily_gmv(lake)
+    path = str(lake / DAILY_GMV.path)
+    if not DeltaTable.is_deltatable(path):
+        DeltaTable.create(path, arrow_schema(DAILY_GMV), configuration=properties(DAILY_GMV))
+    elif (table := DeltaTable(path)).metadata().partition_columns:  # an older lake's, with a file per day
+        replace_all_days(lake, table.to_pyarrow_table().to_pylist(), None)
     with faults.commit(DAILY_GMV.path):
         write_deltalake(
             path,
-            columns,
+            _daily_gmv(rows),
             mode="overwrite",
             predicate=f"transaction_date in ({listed})",
+            writer_properties=PARQUET,
             commit_properties=commit_properties(metadata),
         )
 
@@ -151,24 +154,22 @@ def replace_days(
 def replace_all_days(
     lake: Path, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any] | None
 ) -> None:
-    """Let these rows be all of gold/daily_gmv, in one commit, whatever it holds."""
-    columns = pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
-    path = _made_daily_gmv(lake)
+    """Let these rows be all of gold/daily_gmv, in one commit, whatever it holds; made if it is missing."""
     with faults.commit(DAILY_GMV.path):
-        write_deltalake(path, columns, mode="overwrite", commit_properties=commit_properties(metadata))
-
-
-def _made_daily_gmv(lake: Path) -> str:
-    """Where gold/daily_gmv is; made if it is missing."""
-    path = str(lake / DAILY_GMV.path)
-    if not DeltaTable.is_deltatable(path):
-        DeltaTable.create(
-            path,
-            arrow_schema(DAILY_GMV),
-            partition_by=list(DAILY_GMV.partition_by),
+        write_deltalake(
+            str(lake / DAILY_GMV.path),
+            _daily_gmv(rows),
+            mode="overwrite",
+            schema_mode="overwrite",
+            partition_by=[],
             configuration=properties(DAILY_GMV),
+            writer_properties=PARQUET,
+            commit_properties=commit_properties(metadata),
         )
-    return path
+
+
+def _daily_gmv(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([dict(row) for row in rows], arrow_schema(DAILY_GMV))
 
 
 def count(lake: Path, table: Table) -> int:
