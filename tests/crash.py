@@ -83,6 +83,7 @@ COMMITS = {
     ],
     "03_gold": [
         "gold/gmv_ledger",
+        "monitoring/ledger_days",
         "monitoring/silver_sums",
         "monitoring/progress",
         "monitoring/check_results",

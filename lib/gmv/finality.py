@@ -16,6 +16,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from itertools import accumulate
 
 from gmv import publication
+from gmv.lake import ledger_days
 from gmv.lake.reader import Reader
 from gmv.problems import newest_events
 from gmv.settings import settings
@@ -149,14 +150,14 @@ def changes(reader: Reader) -> list[Change]:
     counted as if they had always been known.
     """
     found = reader.frame(
-        """
+        f"""
         with runs as (
             select run, max(as_of_date) as today from monitoring.runs where as_of_date is not null group by run
         ),
         posted as (
             select *, ledger_seq = min(ledger_seq) over (partition by transaction_date) as is_first from (
                 select transaction_date, ledger_seq, run, known_on, cause, sum(amount) as amount
-                from gold.gmv_ledger group by all
+                from ({ledger_days.by_day(reader)}) group by all
             )
         )
         select transaction_date as day,

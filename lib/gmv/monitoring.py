@@ -5,22 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
-from gmv.lake import records
+from gmv.lake import ledger_days, records
 from gmv.lake.reader import Reader
 from gmv.problems import freshness
 from gmv.tables import DAY_STATS, EVENT_TABLES, FRESHNESS, PARTITION_STATS, STEPS
-
-_COUNTS = {
-    "silver": {
-        event.name: f"select transaction_date as day, count(*) as records from silver.{event.name} group by all"
-        for event in EVENT_TABLES
-    },
-    "gold": {
-        "daily_gmv": "select transaction_date as day, count(*) as records from gold.daily_gmv group by all",
-        "gmv_ledger": "select transaction_date as day, count(*) as records from gold.gmv_ledger group by all",
-    },
-}
-
 
 _NOTED = """
     select "table", day, records from monitoring.partition_stats where layer = $layer and "table" = $table
@@ -41,8 +29,19 @@ def changed_counts(reader: Reader, layer: str) -> list[dict]:
     Returns:
         layer, table, day, records; a day that lost all its rows has 0.
     """
+    count = "select transaction_date as day, count(*) as records from {} group by all"
+    if layer == "silver":
+        counted = {event.name: count.format(f"silver.{event.name}") for event in EVENT_TABLES}
+    else:
+        postings = (
+            "select transaction_date as day, cast(sum(postings) as bigint) as records from ({}) group by all"
+        )
+        counted = {
+            "daily_gmv": count.format("gold.daily_gmv"),
+            "gmv_ledger": postings.format(ledger_days.by_day(reader)),
+        }
     changed = []
-    for table, counts in _COUNTS[layer].items():
+    for table, counts in counted.items():
         changed += reader.rows(
             f"""
             with counted as ({counts}), noted as ({_NOTED})

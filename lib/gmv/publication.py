@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from gmv.errors import GmvError, UsageError
-from gmv.lake import records
+from gmv.lake import ledger_days, records
 from gmv.lake.reader import Reader
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
 
@@ -69,8 +69,8 @@ class Plan:
 def ledger_sums(reader: Reader) -> dict[Place, Decimal]:
     """GMV by the ledger: Σ amount by day and subsidiary, where at least one purchase counts (rule 5)."""
     rows = reader.rows(
-        "select transaction_date, subsidiary, cast(sum(amount) as decimal(38, 2)) as gmv from gold.gmv_ledger "
-        "group by transaction_date, subsidiary having sum(purchases) > 0"
+        "select transaction_date, subsidiary, cast(sum(amount) as decimal(38, 2)) as gmv "
+        f"from ({ledger_days.by_day(reader)}) group by transaction_date, subsidiary having sum(purchases) > 0"
     )
     return {(row["transaction_date"], row["subsidiary"]): row["gmv"] for row in rows}
 
@@ -143,8 +143,8 @@ def publish(
     changed = {day for day in differing_days(before, coming) if day in judged}
     if not changed:
         return []
-    seq = reader.rows("select coalesce(max(ledger_seq), 0) as seq from gold.gmv_ledger")[0]["seq"]
-    marks = {"run": run, "ledger_seq": seq, "published_at": records.now().isoformat()}
+    (newest,) = reader.rows(f"select coalesce(max(ledger_seq), 0) as seq from ({ledger_days.by_day(reader)})")
+    marks = {"run": run, "ledger_seq": newest["seq"], "published_at": records.now().isoformat()}
     rows = [
         {"transaction_date": day, "subsidiary": subsidiary, "gmv": gmv}
         for (day, subsidiary), gmv in sorted(coming.items())

@@ -310,6 +310,24 @@ SILVER_SUMS = Table(
         *(Column(f"{event.name}_version", "bigint") for event in EVENT_TABLES),  # of silver's table
     ),
 )
+LEDGER_DAYS = Table(
+    "monitoring",
+    "ledger_days",
+    "day and subsidiary in a batch of the ledger: its postings added up, by the day known and cause",
+    (
+        Column("transaction_date", "date"),
+        Column("subsidiary", "string"),
+        Column("known_on", "date"),
+        Column("cause", "string"),
+        Column("ledger_seq", "bigint"),
+        Column("run", "string"),
+        Column("amount", "decimal(38,2)"),
+        Column("purchases", "bigint"),
+        Column("postings", "bigint"),  # how many were added up
+        Column("ledger_version", "bigint"),  # of gold/gmv_ledger when they were
+        Column("ledger_committed_at", "bigint"),  # that version's commit, milliseconds since 1970
+    ),
+)
 CHECK_RESULTS = Table(
     "monitoring",
     "check_results",
@@ -398,6 +416,7 @@ TABLES: tuple[Table, ...] = (
     PARTITION_STATS,
     WAITING,
     SILVER_SUMS,
+    LEDGER_DAYS,
     CHECK_RESULTS,
     DAY_STATS,
     FRESHNESS,

@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 
 from gmv import progress
-from gmv.lake import pruning, records
+from gmv.lake import ledger_days, pruning, records
 from gmv.lake.reader import NotEnoughMemory, Reader
 from gmv.progress import Unfinished
 from gmv.tables import (
@@ -30,6 +30,7 @@ from gmv.tables import (
     EVENT_TABLES,
     FILES,
     GMV_LEDGER,
+    LEDGER_DAYS,
     QUARANTINE,
     EventTable,
     Table,
@@ -129,7 +130,8 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
         comparisons = _compare_whole_lake(session, today)
         session.execute(_PENDING_DAYS)
         pending_days = [day for (day,) in session.execute("from pending_days order by all").fetchall()]
-        comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_DAYS]
+        questions = (*_QUESTIONS_ABOUT_DAYS, _kept_sums_question(ledger_days.by_day(reader)))
+        comparisons += [_compare(session, question) for question in questions]
     return Certificate(
         "the whole lake",
         today,
@@ -637,6 +639,38 @@ _QUESTIONS_ABOUT_PURCHASES = (
     *(_latest_question(event) for event in EVENT_TABLES),
     _LEDGER_AS_KNOWN_QUESTION,
 )
+
+
+def _kept_sums_question(by_day: str) -> _Question:
+    """Whether what runs keep of the ledger is the ledger.
+
+    Args:
+        by_day: what `ledger_days.by_day` gives.
+    """
+    added_up = (
+        "transaction_date, subsidiary, known_on, cause, ledger_seq, run, sum(amount)::decimal(38, 2) as amount, "
+        "sum(purchases)::bigint as purchases, "
+    )
+    return _Question(
+        "ledger_days",
+        "The sums by day that runs keep of the ledger, instead of adding up all of it, are its sums.",
+        f"(select count(*) from ({by_day}))",
+        f"""
+        with kept as (select {added_up} sum(postings)::bigint as postings from ({by_day}) group by all),
+        ledger as (select {added_up} count(*) as postings from gold.gmv_ledger group by all)
+        select 'monitoring/ledger_days' as "table", transaction_date, subsidiary, known_on, cause, ledger_seq, run,
+            {{'amount': ledger.amount, 'purchases': ledger.purchases, 'postings': ledger.postings}} as recomputed,
+            {{'amount': kept.amount, 'purchases': kept.purchases, 'postings': kept.postings}} as stored,
+            abs(coalesce(ledger.amount, 0) - coalesce(kept.amount, 0)) as apart
+        from ledger
+        full join kept using (transaction_date, subsidiary, known_on, cause, ledger_seq, run)
+        where (ledger.amount, ledger.purchases, ledger.postings)
+            is distinct from (kept.amount, kept.purchases, kept.postings)
+        """,
+        is_money=True,
+    )
+
+
 _QUESTIONS_ABOUT_DAYS = (
     _LEDGER_BY_DAY_QUESTION,
     _DAILY_GMV_QUESTION,
@@ -653,6 +687,7 @@ _COMPARED_TABLES = (
     GMV_LEDGER,
     DAILY_GMV,
     DAILY_GMV_HISTORY,
+    LEDGER_DAYS,
 )
 
 

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
-from gmv.lake import faults, merging, pruning, records
+from gmv.lake import faults, ledger_days, merging, pruning, records
 from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
@@ -392,8 +392,9 @@ class Lake:
 
     def _greatest_seq(self) -> int:
         """The greatest ledger_seq so far, also where only the history still tells of it."""
-        (row,) = Reader(self.path).rows(
-            "select greatest((select coalesce(max(ledger_seq), 0) from gold.gmv_ledger), "
+        reader = Reader(self.path)
+        (row,) = reader.rows(
+            f"select greatest((select coalesce(max(ledger_seq), 0) from ({ledger_days.by_day(reader)})), "
             "(select coalesce(max(ledger_seq), 0) from gold.daily_gmv_history)) as seq"
         )
         return int(row["seq"])

@@ -27,7 +27,8 @@ from gmv.tables import HARDLY_REPEATED, EventTable, Table
 
 BRONZE_RUNS = "bronze_runs"
 _KEPT_MILLISECONDS = records.KEPT_DAYS * 24 * 3600 * 1000
-_KEEPS_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END")
+KEEPS_ROWS = ("OPTIMIZE", "VACUUM START", "VACUUM END")
+"""What Delta calls commits of maintenance."""
 
 
 def merge_latest(
@@ -101,7 +102,7 @@ def since(reader: Reader, table: Table, version: int | None) -> Since | None:
         return None
     runs: set[str] = set()
     for commit in reversed(commits):
-        if commit["operation"] in _KEEPS_ROWS:
+        if commit["operation"] in KEEPS_ROWS:
             version += not runs
             continue
         marks = json.loads(commit.get("userMetadata") or "{}")
