@@ -647,25 +647,30 @@ def _kept_sums_question(by_day: str) -> _Question:
     Args:
         by_day: what `ledger_days.by_day` gives.
     """
-    added_up = (
-        "transaction_date, subsidiary, known_on, cause, ledger_seq, run, sum(amount)::decimal(38, 2) as amount, "
-        "sum(purchases)::bigint as purchases, "
+    of_ledger, kept = (
+        f"{{'amount': (sum(amount) filter ({of_it}))::decimal(38, 2), "
+        f"'purchases': (sum(purchases) filter ({of_it}))::bigint, "
+        f"'postings': (sum(postings) filter ({of_it}))::bigint}}"
+        for of_it in ("is_ledger", "not is_ledger")
     )
     return _Question(
         "ledger_days",
         "The sums by day that runs keep of the ledger, instead of adding up all of it, are its sums.",
         f"(select count(*) from ({by_day}))",
         f"""
-        with kept as (select {added_up} sum(postings)::bigint as postings from ({by_day}) group by all),
-        ledger as (select {added_up} count(*) as postings from gold.gmv_ledger group by all)
-        select 'monitoring/ledger_days' as "table", transaction_date, subsidiary, known_on, cause, ledger_seq, run,
-            {{'amount': ledger.amount, 'purchases': ledger.purchases, 'postings': ledger.postings}} as recomputed,
-            {{'amount': kept.amount, 'purchases': kept.purchases, 'postings': kept.postings}} as stored,
-            abs(coalesce(ledger.amount, 0) - coalesce(kept.amount, 0)) as apart
-        from ledger
-        full join kept using (transaction_date, subsidiary, known_on, cause, ledger_seq, run)
-        where (ledger.amount, ledger.purchases, ledger.postings)
-            is distinct from (kept.amount, kept.purchases, kept.postings)
+        select *, coalesce(abs(recomputed.amount - stored.amount),
+            abs(recomputed.amount), abs(stored.amount)) as apart
+        from (
+            select 'monitoring/ledger_days' as "table", transaction_date, subsidiary, known_on, cause, ledger_seq,
+                run, {of_ledger} as recomputed, {kept} as stored
+            from (
+                select *, 1 as postings, true as is_ledger from gold.gmv_ledger
+                union all by name
+                select *, false as is_ledger from ({by_day})
+            )
+            group by transaction_date, subsidiary, known_on, cause, ledger_seq, run
+        )
+        where recomputed is distinct from stored
         """,
         is_money=True,
     )

@@ -18,7 +18,7 @@ _ADDED_UP = """
     select transaction_date, subsidiary, known_on, cause, ledger_seq, run,
         cast(sum(amount) as decimal(38, 2)) as amount, cast(sum(purchases) as bigint) as purchases,
         count(*) as postings
-    from gold.gmv_ledger where ledger_seq > {seq} group by all"""
+    from gold.gmv_ledger {where} group by all"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class _Kept:
     committed_at: int
     seq: int
 
+    @property
+    def newer(self) -> str:
+        """SQL: the postings that are not among them."""
+        return f"where ledger_seq > {self.seq}"
+
 
 def by_day(reader: Reader) -> str:
     """A query for the ledger's postings, added up.
@@ -44,11 +49,11 @@ def by_day(reader: Reader) -> str:
     """
     kept = _kept(reader)
     if not kept:
-        return _ADDED_UP.format(seq=0)
+        return _ADDED_UP.format(where="")
     sums = f"select * exclude (ledger_version, ledger_committed_at) from monitoring.{LEDGER_DAYS.name}"
     if kept.version == reader.version(GMV_LEDGER):
         return sums
-    return f"{sums} union all {_ADDED_UP.format(seq=kept.seq)}"
+    return f"{sums} union all {_ADDED_UP.format(where=kept.newer)}"
 
 
 def keep(reader: Reader) -> None:
@@ -64,7 +69,7 @@ def keep(reader: Reader) -> None:
     (commit,) = DeltaTable(str(reader.lake / GMV_LEDGER.path)).history(1)
     sums = reader.arrow(
         f"select *, $version as ledger_version, $committed_at as ledger_committed_at "
-        f"from ({_ADDED_UP.format(seq=kept.seq if kept else 0)}) order by all",
+        f"from ({_ADDED_UP.format(where=kept.newer if kept else '')}) order by all",
         version=version,
         committed_at=commit["timestamp"],
     ).cast(records.arrow_schema(LEDGER_DAYS))
