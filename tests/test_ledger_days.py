@@ -68,7 +68,7 @@ def lake(tmp_path):
     return tmp_path
 
 
-def test_kept_sums_are_used_and_only_new_batches_are_added_up(lake, monkeypatch):
+def test_kept_sums_are_used_and_only_new_batches_are_added_up(lake):
     assert not opened(lake)
     assert is_right(lake)
     before = pruning.described(DeltaTable(lake / LEDGER_DAYS.path))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deltalake import DeltaTable
-
 from gmv.lake import merging, records
 from gmv.lake.reader import Reader
 from gmv.tables import GMV_LEDGER, LEDGER_DAYS
@@ -66,12 +64,11 @@ def keep(reader: Reader) -> None:
     kept = _kept(reader)
     if version is None or (kept and kept.version == version):
         return
-    (commit,) = DeltaTable(str(reader.lake / GMV_LEDGER.path)).history(1)
     sums = reader.arrow(
         f"select *, $version as ledger_version, $committed_at as ledger_committed_at "
         f"from ({_ADDED_UP.format(where=kept.newer if kept else '')}) order by all",
         version=version,
-        committed_at=commit["timestamp"],
+        committed_at=records.commits(reader.lake, GMV_LEDGER, version)[version]["timestamp"],
     ).cast(records.arrow_schema(LEDGER_DAYS))
     if not kept:
         records.replace_columns(reader.lake, LEDGER_DAYS, sums)
@@ -90,9 +87,7 @@ def _kept(reader: Reader) -> _Kept | None:
     if row["version"] is None or until is None or until < row["version"]:
         return None
     kept = _Kept(**row)
-    delta = DeltaTable(str(reader.lake / GMV_LEDGER.path))
-    # delta-rs numbers the commits right for the newest version alone, so they are asked of that.
-    commits = {one["version"]: one for one in delta.history(delta.version() - kept.version + 1)}
+    commits = records.commits(reader.lake, GMV_LEDGER, kept.version)
     since = [commits.get(version) for version in range(kept.version + 1, until + 1)]
     is_same = commits.get(kept.version, {}).get("timestamp") == kept.committed_at
     return kept if is_same and all(one and _adds_only(one) for one in since) else None

@@ -93,11 +93,8 @@ def since(reader: Reader, table: Table, version: int | None) -> Since | None:
         return Since(None, frozenset())
     if version is None or until is None or until < version:
         return None
-    delta = DeltaTable(str(reader.lake / table.path))
-    # delta-rs numbers the commits right for the newest version alone, so they are asked of that.
-    commits = [
-        one for one in delta.history(delta.version() - version or 1) if version < one["version"] <= until
-    ]
+    told = records.commits(reader.lake, table, version)
+    commits = [told[one] for one in range(until, version, -1) if one in told]
     if len(commits) != until - version:
         return None
     runs: set[str] = set()

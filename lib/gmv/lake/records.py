@@ -181,6 +181,13 @@ def count(lake: Path, table: Table) -> int:
     return sum(file["num_records"] or 0 for file in files)
 
 
+def commits(lake: Path, table: Table, since: int) -> dict[int, dict[str, Any]]:
+    """What the log still has of the table's commits, by version, from one version on to the newest."""
+    delta = DeltaTable(str(lake / table.path))
+    # delta-rs numbers the commits right for the newest version alone, so they are asked of that.
+    return {int(one["version"]): one for one in delta.history(delta.version() - since + 1)}
+
+
 def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
     """The newest commit that carries userMetadata, as (version, metadata); None where there is none."""
     try:
