@@ -138,6 +138,12 @@ def lost(lake) -> None:
     DeltaTable(lake / GMV_LEDGER.path).delete("ledger_seq = 2")
 
 
+def joined(lake) -> None:
+    """A posting that somebody adds to a batch of which the sums are kept, with a newer one."""
+    post(lake, 1, "0.30")
+    post(lake, 3, "0.04")
+
+
 def made_anew(lake) -> None:
     """As many commits as there were, with the same numbers and other amounts."""
     shutil.rmtree(lake / GMV_LEDGER.path)
@@ -169,7 +175,7 @@ def without_its_log(lake) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [changed, overwritten, lost, made_anew, brought_back, behind, without_its_log]
+    "harm", [changed, overwritten, lost, joined, made_anew, brought_back, behind, without_its_log]
 )
 def test_whatever_else_became_of_the_ledger_it_is_added_up_anew(tmp_path, harm):
     post(tmp_path, 1, "10.00", "0.05")

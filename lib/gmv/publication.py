@@ -143,8 +143,11 @@ def publish(
     changed = {day for day in differing_days(before, coming) if day in judged}
     if not changed:
         return []
-    (newest,) = reader.rows(f"select coalesce(max(ledger_seq), 0) as seq from ({ledger_days.by_day(reader)})")
-    marks = {"run": run, "ledger_seq": newest["seq"], "published_at": records.now().isoformat()}
+    marks = {
+        "run": run,
+        "ledger_seq": ledger_days.newest_seq(reader),
+        "published_at": records.now().isoformat(),
+    }
     rows = [
         {"transaction_date": day, "subsidiary": subsidiary, "gmv": gmv}
         for (day, subsidiary), gmv in sorted(coming.items())

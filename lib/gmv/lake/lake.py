@@ -393,11 +393,8 @@ class Lake:
     def _greatest_seq(self) -> int:
         """The greatest ledger_seq so far, also where only the history still tells of it."""
         reader = Reader(self.path)
-        (row,) = reader.rows(
-            f"select greatest((select coalesce(max(ledger_seq), 0) from ({ledger_days.by_day(reader)})), "
-            "(select coalesce(max(ledger_seq), 0) from gold.daily_gmv_history)) as seq"
-        )
-        return int(row["seq"])
+        (row,) = reader.rows("select coalesce(max(ledger_seq), 0) as seq from gold.daily_gmv_history")
+        return max(ledger_days.newest_seq(reader), int(row["seq"]))
 
     def append(self, table: Table, rows: DataFrame, is_few: bool = False) -> None:
         """Append rows in one commit.

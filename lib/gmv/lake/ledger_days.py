@@ -1,7 +1,8 @@
 """The ledger added up by day, kept from run to run: however long it is, a run adds up only what is new in it.
 
 Postings are only ever appended, in batches with a ledger_seq of their own. So the sums of older batches hold, as long
-as Delta's log tells of nothing but new batches since they were taken. Otherwise the whole ledger is added up.
+as Delta's log tells of nothing but appends since they were taken, and the ledger still has as many postings of these
+batches. Otherwise the whole ledger is added up.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class _Kept:
     Attributes:
         committed_at: when that version was committed, in milliseconds since 1970: a ledger that was brought back
             from a backup, or made anew, may have had another commit under the same version.
+        postings: how many the sums are of.
     """
 
     version: int
     committed_at: int
     seq: int
+    postings: int
 
     @property
     def newer(self) -> str:
@@ -52,6 +55,12 @@ def by_day(reader: Reader) -> str:
     if kept.version == reader.version(GMV_LEDGER):
         return sums
     return f"{sums} union all {_ADDED_UP.format(where=kept.newer)}"
+
+
+def newest_seq(reader: Reader) -> int:
+    """The greatest ledger_seq of the ledger; 0 while it has no posting."""
+    (row,) = reader.rows(f"select coalesce(max(ledger_seq), 0) as seq from ({by_day(reader)})")
+    return int(row["seq"])
 
 
 def keep(reader: Reader) -> None:
@@ -80,7 +89,7 @@ def _kept(reader: Reader) -> _Kept | None:
     """What is kept and holds for the ledger of a reader; None where nothing does."""
     (row,) = reader.rows(
         "select max(ledger_version) as version, max(ledger_seq) as seq, "
-        "arg_max(ledger_committed_at, ledger_version) as committed_at "
+        "arg_max(ledger_committed_at, ledger_version) as committed_at, cast(sum(postings) as bigint) as postings "
         f"from monitoring.{LEDGER_DAYS.name}"
     )
     until = reader.version(GMV_LEDGER)
@@ -90,7 +99,18 @@ def _kept(reader: Reader) -> _Kept | None:
     commits = records.commits(reader.lake, GMV_LEDGER, kept.version)
     since = [commits.get(version) for version in range(kept.version + 1, until + 1)]
     is_same = commits.get(kept.version, {}).get("timestamp") == kept.committed_at
-    return kept if is_same and all(one and _adds_only(one) for one in since) else None
+    if not is_same or not all(one and _adds_only(one) for one in since):
+        return None
+    return kept if not since or kept.postings == _older_postings(reader, kept) else None
+
+
+def _older_postings(reader: Reader, kept: _Kept) -> int:
+    """How many postings of the batches whose sums are kept the ledger has now: all of them without the newer ones."""
+    (row,) = reader.rows(
+        "select (select count(*) from gold.gmv_ledger) "
+        f"- (select count(*) from gold.gmv_ledger {kept.newer}) as postings"
+    )
+    return int(row["postings"])
 
 
 def _adds_only(commit: dict) -> bool:
