@@ -68,6 +68,28 @@ def test_each_row_stays_in_its_file_and_place_and_new_ones_are_a_file(tmp_path):
     assert after["21 23 22"]["path"] != before["21 23 22"]["path"]
 
 
+def test_a_file_is_read_and_written_in_parts_and_is_still_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROW_GROUP_ROWS", 2)
+    small_lake.write(tmp_path, TABLE, [item(one) for one in ("15", "12", "13", "14", "11", "16", "17")])
+
+    merge(tmp_path, [item("12", "5.00", minute=9), item("17", product_id=7)], ["12", "13", "14", "17"])
+
+    held = files(tmp_path)
+    assert held.keys() == {"15 12 11 16 17"}
+    assert rows_of(tmp_path) == [
+        item("11"),
+        item("12", "5.00", minute=9),
+        item("15"),
+        item("16"),
+        item("17", product_id=7),
+    ]
+    (file,) = held.values()
+    told = pa.parquet.read_metadata(tmp_path / TABLE.path / file["path"])
+    assert [told.row_group(number).num_rows for number in range(told.num_row_groups)] == [2, 2, 1]
+    assert (file["num_records"], file["min.purchase_id"], file["max.purchase_id"]) == (5, "11", "17")
+    assert file["max.transaction_datetime"] == dt.datetime(2023, 2, 1, 8, 9, 0, 123_456)
+
+
 def test_a_file_that_loses_all_its_purchases_is_gone(tmp_path):
     small_lake.write(tmp_path, TABLE, [item("1"), item("2")])
     merge(tmp_path, [], ["1", "2"])

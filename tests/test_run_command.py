@@ -335,6 +335,32 @@ def test_what_kernels_are_forked_from_has_no_other_thread(tmp_path, monkeypatch)
         running.execute("03_gold", tmp_path / "out.ipynb", {}, then="03_gold")
 
 
+def test_a_forked_kernel_gives_back_what_its_tables_took(tmp_path, monkeypatch):
+    source = """
+    import resource
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+    import pyarrow as pa
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+    def reverse_some_ids(number):
+        ids = pa.array(map(str, range(number)))
+        for _ in range(5):
+            ids = ids.take(pa.array(range(number - 1, -1, -1)))
+
+    reverse_some_ids(4)
+    before = resident()
+    with ThreadPoolExecutor(3) as three:
+        list(three.map(reverse_some_ids, [400_000] * 3))
+    assert resident() - before < 20, f"{resident() - before} MiB"
+    """
+    notebook_with(tmp_path, monkeypatch, textwrap.dedent(source), "03_gold")
+    with kernels.Kernels(tmp_path, {}) as running:
+        running.execute("03_gold", tmp_path / "out.ipynb", {}, then="03_gold")
+
+
 @pytest.fixture
 def adopting_orphans():
     """This process gets the descendants that lose their parent, as a desktop's session manager does."""

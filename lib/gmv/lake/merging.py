@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,13 +49,13 @@ def merge_latest(
     is_new = np.ones(latest.num_rows, bool)
     actions: list[AddAction | RemoveAction] = []
     for path in pruning.may_hold_any(delta, "purchase_id", touched):
-        with (place / path).open("rb") as file:
-            merged = _merged(pq.read_table(file, schema=latest.schema), latest, ids)
-        is_new[merged.positions] = False
-        if merged.rows is not None:
+        parts = _parts(place / path, latest, ids)
+        for part in parts:
+            is_new[part.positions] = False
+        if any(part.is_changed for part in parts):
             actions.append(RemoveAction(path, True, _now(), partition_values={}))
-            actions += _written(place, table, merged.rows)
-    actions += _written(place, table, latest.filter(is_new).sort_by("purchase_id"))
+            actions += _written(place, table, (part.merged(latest) for part in parts))
+    actions += _written(place, table, [latest.filter(is_new).sort_by("purchase_id")])
     if actions:
         with faults.commit(table.path):
             delta.create_write_transaction(
@@ -117,61 +118,98 @@ def since_each(reader: Reader, versions: Mapping[EventTable, int | None]) -> dic
 
 
 @dataclass(frozen=True)
-class _Merged:
-    """What becomes of a file.
+class _Part:
+    """Some rows of a file, and what becomes of them.
 
     Attributes:
-        rows: its rows from now on; None: they stay as they are.
-        positions: of the rows of `latest` whose purchases it has.
+        rows: as they are.
+        taken: which rows they are from now on, by their number in these rows and, after them, those of `latest`.
+        positions: of the rows of `latest` whose purchases are among them.
+        is_changed: whether they become others.
     """
 
-    rows: pa.Table | None
+    rows: pa.Table
+    taken: np.ndarray
     positions: np.ndarray
+    is_changed: bool
+
+    def merged(self, latest: pa.Table) -> pa.Table:
+        """The rows from now on."""
+        return pa.concat_tables([self.rows, latest]).take(self.taken) if self.is_changed else self.rows
 
 
-def _merged(old: pa.Table, latest: pa.Table, touched: pa.Array) -> _Merged:
-    position = pc.index_in(old["purchase_id"], latest["purchase_id"])
+def _parts(path: Path, latest: pa.Table, touched: pa.Array) -> list[_Part]:
+    """A file's rows in parts of a row group each, so that there is never more than one of them twice in memory."""
+    with path.open("rb") as file:  # pq.read_table reads as right, and takes three times the memory
+        rows = pq.ParquetFile(file).read(latest.column_names).select(latest.column_names).cast(latest.schema)
+    starts = range(0, rows.num_rows, records.ROW_GROUP_ROWS)
+    return [_part(rows.slice(start, records.ROW_GROUP_ROWS), latest, touched) for start in starts]
+
+
+def _part(rows: pa.Table, latest: pa.Table, touched: pa.Array) -> _Part:
+    position = pc.index_in(rows["purchase_id"], latest["purchase_id"])
     is_replaced = pc.is_valid(position).to_numpy()
     positions = position.drop_null().to_numpy()
-    is_gone = pc.is_in(old["purchase_id"], touched).to_numpy() & ~is_replaced
-    if not is_gone.any() and old.filter(is_replaced).equals(latest.take(positions)):
-        return _Merged(None, positions)
-    taken = np.arange(old.num_rows)
-    taken[is_replaced] = old.num_rows + positions
-    return _Merged(pa.concat_tables([old, latest]).take(taken[~is_gone]), positions)
+    is_gone = pc.is_in(rows["purchase_id"], touched).to_numpy() & ~is_replaced
+    is_changed = is_gone.any() or not rows.filter(is_replaced).equals(latest.take(positions))
+    taken = np.arange(rows.num_rows)
+    taken[is_replaced] = rows.num_rows + positions
+    return _Part(rows, taken[~is_gone], positions, is_changed)
 
 
-def _written(place: Path, table: Table, rows: pa.Table) -> list[AddAction]:
+def _written(place: Path, table: Table, parts: Iterable[pa.Table]) -> list[AddAction]:
     """Write rows to a file of the table, which belongs to it once this action is committed; no file for no rows."""
-    if not rows.num_rows:
-        return []
-    written = pa.BufferOutputStream()
-    pq.write_table(
-        rows,
+    written, schema = pa.BufferOutputStream(), records.arrow_schema(table)
+    statistics = _Statistics(table)
+    with pq.ParquetWriter(
         written,
+        schema,
         compression="zstd",
         compression_level=1,
-        use_dictionary=[name for name in rows.column_names if name not in HARDLY_REPEATED],
-        row_group_size=records.ROW_GROUP_ROWS,
+        use_dictionary=[name for name in schema.names if name not in HARDLY_REPEATED],
         store_decimal_as_integer=True,
-    )
+    ) as writer:
+        for rows in filter(len, parts):
+            writer.write_table(rows, row_group_size=records.ROW_GROUP_ROWS)
+            statistics.add(rows)
+    if not statistics.rows:
+        return []
     content = written.getvalue().to_pybytes()
     path = f"part-{uuid.uuid4()}.zstd.parquet"
     (place / path).write_bytes(content)
-    return [AddAction(path, len(content), {}, _now(), True, _statistics(table, rows))]
+    return [AddAction(path, len(content), {}, _now(), True, statistics.as_json())]
 
 
-def _statistics(table: Table, rows: pa.Table) -> str:
-    """What Delta keeps of a file to skip it by, as delta-rs writes it."""
-    least, greatest, nulls = {}, {}, {}
-    for name in records.skipped_by(table):
-        ends = pc.min_max(rows[name]).as_py()
-        nulls[name] = rows[name].null_count
-        if ends["min"] is not None:
-            least[name], greatest[name] = str(ends["min"]), str(ends["max"])
-    return json.dumps(
-        {"numRecords": rows.num_rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
-    )
+class _Statistics:
+    """What Delta keeps of a file to skip it by, gathered while its rows are written.
+
+    Attributes:
+        rows: how many they are so far.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.rows = 0
+        self._ends: dict[str, list[Any]] = {name: [] for name in records.skipped_by(table)}
+        self._nulls = dict.fromkeys(self._ends, 0)
+
+    def add(self, rows: pa.Table) -> None:
+        """Count more rows in."""
+        self.rows += rows.num_rows
+        for name, ends in self._ends.items():
+            ends += (end for end in pc.min_max(rows[name]).as_py().values() if end is not None)
+            self._nulls[name] += rows[name].null_count
+
+    def as_json(self) -> str:
+        """As delta-rs writes it."""
+        known = {name: ends for name, ends in self._ends.items() if ends}
+        return json.dumps(
+            {
+                "numRecords": self.rows,
+                "minValues": {name: str(min(ends)) for name, ends in known.items()},
+                "maxValues": {name: str(max(ends)) for name, ends in known.items()},
+                "nullCount": self._nulls,
+            }
+        )
 
 
 def _now() -> int:
