@@ -14,8 +14,12 @@ import model
 import pytest
 import strategies
 from gmv import gold, ledger, silver
+from gmv.lake import lake as lake_of_spark
+from gmv.lake.lake import Lake, Touched
+from gmv.progress import Unfinished
 from gmv.tables import EVENT_TABLES, GMV_LEDGER
 from model import Event, ProductItem, Purchase, PurchaseExtraInfo
+from pyspark.sql import functions as F
 
 # --- Cases: the events of one purchase in March 2023, and the postings that they give ----------------
 
@@ -606,3 +610,37 @@ def as_known(by_purchase: dict[str, list[Event]], on: date) -> dict[tuple[date, 
         for place, amount in model.as_known(own, on).items():
             gmv[place] = model.EXACT.add(gmv.get(place, Decimal("0.00")), amount)
     return gmv
+
+
+# --- Computed once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("few", "records_brought", "is_once"),
+    [
+        (["1"], 7, True),
+        (["1"], 100_001, True),
+        ("everything", 7, True),
+        ("everything", 100_001, False),
+        (None, 7, False),
+        (["as many rows as are too many"], 7, False),
+    ],
+)
+def test_rows_of_few_purchases_are_computed_once(tmp_path, spark, monkeypatch, few, records_brought, is_once):
+    monkeypatch.setattr(lake_of_spark, "MOST_ROWS_AT_HAND", 2)
+    lake = Lake(tmp_path, spark)
+    everything = few == "everything"
+    touched = Touched(None) if everything else Touched(spark.range(1).select("id"), few=few)
+    unfinished = Unfinished("ledger", ["a run"], records_brought, is_everything=everything)
+    rows = spark.range(3 if few and "as many" in few[0] else 2).select(
+        F.col("id").cast("string").alias("purchase_id"),
+        F.lit(Decimal("0.10")).cast("decimal(38,2)").alias("amount"),
+        F.lit(day("02-01")).alias("known_on"),
+        F.lit(None).cast("string").alias("subsidiary"),
+        F.lit(True).alias("is_awaiting_item"),
+    )
+
+    here = lake.at_hand(rows, touched, unfinished)
+
+    assert (here is rows) == (not is_once)
+    assert (here.dtypes, here.collect()) == (rows.dtypes, rows.collect())

@@ -29,6 +29,8 @@ from gmv.tables import EVENT_TABLES, GMV_LEDGER, PURCHASE, QUARANTINE, STRIPPED,
 
 MOST_ROWS_TO_COLLECT = 100_000
 """What bronze runs of up to so many records bring is written by delta-rs, at once; more is written by Spark."""
+MOST_ROWS_AT_HAND = 4 * MOST_ROWS_TO_COLLECT
+"""So many standings or postings are computed once and kept in this process: a purchase has a few, of seven values."""
 MANY_ROWS = 500_000
 """A table of more rows is not scanned by queries that are interpreted."""
 T = TypeVar("T")
@@ -140,6 +142,19 @@ class Lake:
             return self.few_of(table, version=version)
         ids = list(touched.few)
         return self.few_of(table, pruning.ONE_OF_IDS, near=touched.ranges, version=version, ids=ids)
+
+    def at_hand(self, rows: DataFrame, touched: Touched, unfinished: Unfinished) -> DataFrame:
+        """Rows that several queries ask for, computed once and kept here; as they are where they may be many.
+
+        Args:
+            touched, unfinished: the purchases that they are of, and the bronze runs that touched these.
+        """
+        are_many = unfinished.records > MOST_ROWS_TO_COLLECT if touched.ids is None else touched.few is None
+        if are_many:
+            return rows
+        limited = rows.limit(MOST_ROWS_AT_HAND + 1)
+        here = limited.toArrow()
+        return rows if here.num_rows > MOST_ROWS_AT_HAND else self.spark.createDataFrame(here, limited.schema)
 
     def versions_of(self, touched: Touched) -> dict[str, DataFrame]:
         """All versions of the touched purchases, by event table name."""
