@@ -370,18 +370,29 @@ def adopting_orphans():
     prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
+def the_origin() -> psutil.Process:
+    """The process that kernels of this one are forked from, once it has its command line."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = [one for one in psutil.Process().children() if crash.is_origin(one, os.getpid())]
+        if found or time.monotonic() > deadline:
+            (origin,) = found
+            return origin
+        time.sleep(0.01)
+
+
 def test_a_kernel_ends_although_its_origin_is_killed_while_it_starts(tmp_path, adopting_orphans):
     with (tmp_path / "log").open("wb") as log:
         origin = forking.Origin(dict(os.environ), [], log)
-    (process,) = (one for one in psutil.Process().children() if crash.is_origin(one, os.getpid()))
-    kernel = origin.fork([], ["-f", str(tmp_path / "connection.json")], dict(os.environ), str(tmp_path))
-    process.kill()
-    deadline = time.monotonic() + 10
-    while kernel.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    ended = kernel.poll() is not None
-    kernel.kill()
-    origin.close()
+    with contextlib.closing(origin):
+        process = the_origin()
+        kernel = origin.fork([], ["-f", str(tmp_path / "connection.json")], dict(os.environ), str(tmp_path))
+        process.kill()
+        deadline = time.monotonic() + 10
+        while kernel.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ended = kernel.poll() is not None
+        kernel.kill()
     with contextlib.suppress(ChildProcessError):
         os.waitpid(kernel.pid, 0)
     assert ended
@@ -420,7 +431,7 @@ def test_the_last_kernel_is_the_process_that_the_others_were_forked_from(tmp_pat
     )
     with kernels.Kernels(tmp_path, {}) as running:
         running.execute("one", tmp_path / "out.ipynb", {}, then="one")
-        (origin,) = (child for child in psutil.Process().children() if crash.is_origin(child, os.getpid()))
+        origin = the_origin()
         assert (tmp_path / str(origin.pid)).exists()
         running.execute("one", tmp_path / "out.ipynb", {})
         assert (tmp_path / str(os.getpid())).exists()
@@ -442,8 +453,6 @@ def test_what_a_forked_kernel_takes_of_a_processor_counts_as_the_runs(tmp_path, 
 def test_without_the_process_to_fork_from_the_run_says_so(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "1")
     with kernels.Kernels(tmp_path, {}) as running:
-        for child in psutil.Process().children():
-            if "gmv.run.forking" in child.cmdline():
-                child.kill()
+        the_origin().kill()
         with pytest.raises(GmvError, match="forked from has ended"):
             running.execute("one", tmp_path / "out.ipynb", {})
