@@ -37,7 +37,7 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "_RJEM_MALLOC_CONF": "background_thread:false",
-    # What is freed is given back: pyarrow's own allocator keeps some eighty megabytes of a day's merge.
+    # What is freed is given back: pyarrow's own allocator keeps a hundred megabytes of a day's merge.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_TRIM_THRESHOLD_": "131072",
 }
