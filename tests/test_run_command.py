@@ -373,12 +373,11 @@ def adopting_orphans():
 def the_origin() -> psutil.Process:
     """The process that kernels of this one are forked from, once it has its command line."""
     deadline = time.monotonic() + 10
-    while True:
-        found = [one for one in psutil.Process().children() if crash.is_origin(one, os.getpid())]
-        if found or time.monotonic() > deadline:
-            (origin,) = found
-            return origin
+    while not (found := [one for one in psutil.Process().children() if crash.is_origin(one, os.getpid())]):
+        assert time.monotonic() < deadline, "there is no process that kernels are forked from"
         time.sleep(0.01)
+    (origin,) = found
+    return origin
 
 
 def test_a_kernel_ends_although_its_origin_is_killed_while_it_starts(tmp_path, adopting_orphans):
