@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import shutil
@@ -23,6 +25,7 @@ from gmv.lake import lock, spark
 from gmv.lake.reader import Reader
 from gmv.run import forking, kernels
 from gmv.settings import PROJECT, settings
+from jupyter_core.utils import ensure_event_loop
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
 PR_SET_CHILD_SUBREAPER = 36
@@ -233,6 +236,23 @@ def test_dead_kernel_is_a_clear_failure(tmp_path, monkeypatch):
     with pytest.raises(GmvError, match="its kernel or its Spark server died"):
         run_notebook(tmp_path)
     assert (tmp_path / "out.ipynb").exists()
+
+
+def test_ctrl_c_in_a_cell_leaves_nothing_that_speaks_of_it_later(tmp_path, monkeypatch, caplog):
+    """A stubborn cell, so that whoever waits for it still does when its kernel is killed."""
+    source = """
+    import os, signal, time
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.kill(int(os.environ["OF_THE_TEST"]), signal.SIGINT)
+    time.sleep(600)
+    """
+    notebook_with(tmp_path, monkeypatch, textwrap.dedent(source))
+    monkeypatch.setenv("OF_THE_TEST", str(os.getpid()))
+    with pytest.raises(KeyboardInterrupt):
+        run_notebook(tmp_path)
+    assert not asyncio.all_tasks(ensure_event_loop())
+    gc.collect()
+    assert not caplog.records
 
 
 def test_error_of_a_notebook_keeps_its_kind(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import json
 import os
@@ -165,6 +166,7 @@ class KernelManager(AsyncKernelManager):
         Args:
             now: kill it; otherwise it is interrupted and asked first.
         """
+        await _drop_other_tasks()
         try:
             if self.has_kernel and await self.is_alive():
                 await self.shutdown_kernel(now=now)
@@ -204,6 +206,18 @@ class ServedClient(AsyncKernelClient):
     # Only to whoever waits for a cell: the manager must know that the process lives, to end it.
     async def is_alive(self) -> bool:  # type: ignore[override]
         return (self._served_by is None or self._served_by.is_alive()) and await self._async_is_alive()
+
+
+async def _drop_other_tasks() -> None:
+    """Cancel what else is under way in this event loop, and take what it raises.
+
+    Ctrl-C leaves it in the middle of a cell, whose tasks would go on, find their kernel dead, and have a
+    traceback printed since nobody waits for them. Kernels of this thread come one after another.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _own_environment() -> dict[str, str]:
