@@ -318,10 +318,13 @@ def test_a_server_that_ended_ends_the_notebook_and_its_kernel(tmp_path, monkeypa
 def test_a_kernel_has_what_it_imports_and_neither_its_names_nor_a_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("GMV_ALERT_URLS", "slack://of-nobody")
     source = """
+    import os
     import sys
     from pathlib import Path
     seen = {**globals()}
     assert "gmv.ledger" in sys.modules and "ledger" not in seen
+    assert "debugpy" not in {name for name, module in sys.modules.items() if module}
+    assert get_ipython().kernel.parent.parent_handle == os.getppid()
     assert b"of-nobody" not in Path("/proc/self/environ").read_bytes()
     """
     notebook_with(tmp_path, monkeypatch, textwrap.dedent(source) + "\nfrom gmv import ledger")
@@ -455,6 +458,30 @@ def test_the_last_kernel_is_the_process_that_the_others_were_forked_from(tmp_pat
         running.execute("one", tmp_path / "out.ipynb", {})
         assert (tmp_path / str(os.getpid())).exists()
     assert not origin.is_running()
+
+
+class Silent:
+    """A program in a kernel's place that says nothing."""
+
+    def __init__(self, seconds: int) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
+
+    def __call__(self, *_: object, **__: object) -> forking.Forked:
+        return forking.Forked(self._process.pid)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(600, "it did not answer within 2 seconds"), (0, "it ended before it answered")]
+)
+def test_a_kernel_that_does_not_answer_is_a_clear_failure(tmp_path, monkeypatch, seconds, said):
+    notebook_with(tmp_path, monkeypatch, "1")
+    monkeypatch.setenv("GMV_KERNEL_START_SECONDS", "2")
+    settings.cache_clear()
+    silent = Silent(seconds)
+    monkeypatch.setattr(forking.Origin, "fork", silent)
+    with pytest.raises(GmvError, match=f"its kernel did not start: {said}"):
+        run_notebook(tmp_path)
+    assert silent._process.wait(timeout=20) <= 0
 
 
 def test_what_a_forked_kernel_takes_of_a_processor_counts_as_the_runs(tmp_path, monkeypatch):

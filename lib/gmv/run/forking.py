@@ -167,6 +167,9 @@ class Forked:
 def _serve(line: socket.socket) -> dict | None:
     """Do what is asked; in a process that is to be a kernel, the request for it, and None at the end."""
     signal.signal(signal.SIGCHLD, _let_go_of_ended)
+    sys.modules["debugpy"] = None  # type: ignore[assignment]  # nobody steps through a run: 7 MiB
+    from ipykernel import kernelapp  # noqa: F401  # for all kernels, as what their notebooks import
+
     for text in line.makefile("r"):
         request = json.loads(text)
         for statement in request["imports"]:
@@ -208,7 +211,8 @@ def _become_kernel(request: dict, parent: int) -> None:
     os.chdir(request["folder"])
     from ipykernel import kernelapp
 
-    kernelapp.launch_new_instance(argv=request["arguments"])
+    # ipykernel asked JPY_PARENT_PID when it was imported, and would greet a user at a terminal.
+    kernelapp.launch_new_instance(argv=[*request["arguments"], f"--IPKernelApp.parent_handle={parent}"])
 
 
 if __name__ == "__main__":

@@ -6,14 +6,18 @@ import ast
 import asyncio
 import contextlib
 import json
+import math
 import os
+import queue
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import zmq
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
@@ -34,6 +38,9 @@ _SECRET = ("GMV_ALERT_URLS",)
 NOTEBOOKS = PROJECT / "notebooks"
 LOG = "kernels.log"
 """File in a run's folder for what kernels say beside their notebooks."""
+
+_RETRY_MILLISECONDS = 10
+"""How soon a connection to a kernel is tried again that does not listen yet; by default, after 100."""
 
 _USES_SPARK = ("02_silver", "03_gold")
 
@@ -157,6 +164,7 @@ class KernelManager(AsyncKernelManager):
 
     def client(self, **options: Any) -> AsyncKernelClient:  # type: ignore[override]
         client = super().client(**options, served_by=self._server)
+        client.context.setsockopt(zmq.RECONNECT_IVL, _RETRY_MILLISECONDS)
         self._clients.append(client)
         return client
 
@@ -207,6 +215,26 @@ class ServedClient(AsyncKernelClient):
     async def is_alive(self) -> bool:  # type: ignore[override]
         return (self._served_by is None or self._served_by.is_alive()) and await self._async_is_alive()
 
+    # jupyter_client's own waits at the end until nothing has come for a fifth of a second, so that no message is
+    # left over. Of what is, nbclient sees that it answers no cell.
+    async def wait_for_ready(self, timeout: float | None = None) -> None:  # type: ignore[override]
+        deadline = time.monotonic() + (timeout or math.inf)
+        while not await self._has_answered():
+            if not await self._async_is_alive():
+                raise RuntimeError("it ended before it answered")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"it did not answer within {timeout} seconds")
+
+    async def _has_answered(self) -> bool:
+        """Whether the kernel answers, and what it says of cells will be heard, too."""
+        self.kernel_info()
+        try:
+            reply = await self.get_shell_msg(timeout=1)
+            await self.get_iopub_msg(timeout=0.2)
+        except queue.Empty:
+            return False
+        return reply["msg_type"] == "kernel_info_reply"
+
 
 async def _drop_other_tasks() -> None:
     """Cancel what else is under way in this event loop, and take what it raises.
@@ -236,9 +264,10 @@ def _imports_of(name: str) -> list[str]:
 
 
 def _execute(name: str, output: Path, parameters: Mapping[str, str], kernel: KernelManager) -> None:
-    # Imported while the kernel and perhaps a server start. jsonschema, if it can, compiles a grammar of
-    # internationalized addresses then, for more than a second; notebooks have no such addresses to check.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    # Imported while the kernel and perhaps a server start. jsonschema, if it can, compiles grammars of
+    # addresses then, one of them for more than a second; notebooks have no such addresses to check.
+    for grammar in ("rfc3987_syntax", "uri_template"):
+        sys.modules.setdefault(grammar, None)  # type: ignore[arg-type]
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import importlib
 import importlib.abc
 import itertools
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -383,9 +385,10 @@ def _publish(record: Record, show: Show, parameters: Mapping[str, str], kernels:
 
 def _render_report(request: Request, folder: Path, parameters: Mapping[str, str], kernels: Kernels) -> None:
     """The executed 04_report, the page and the CSV of its numbers, in a folder."""
-    from gmv.report import page
-
-    kernels.execute(REPORT, folder / f"{REPORT}.ipynb", parameters)
+    with ThreadPoolExecutor(1) as beside:
+        importing = beside.submit(importlib.import_module, "gmv.report.page")  # while the kernel works
+        kernels.execute(REPORT, folder / f"{REPORT}.ipynb", parameters)
+        page = importing.result()
     page.render(folder / f"{REPORT}.ipynb", folder / "report.html")
     page.write_numbers(Reader(request.lake), request.window, folder / "daily_gmv.csv")
 
