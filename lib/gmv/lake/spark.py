@@ -315,6 +315,9 @@ class SparkServer:
             str(program),
             *_archive_options(program, archive_to),
             f"-Xmx{chosen.spark_memory_mib}m",
+            # Arrow's batches of a megabyte or two are objects that a collection can move, and no reason for one.
+            "-XX:G1HeapRegionSize=8m",
+            "-XX:MetaspaceSize=256m",
             # C1 alone would get a code cache of 48 MiB, which Spark fills: then nothing is compiled any more.
             "-XX:ReservedCodeCacheSize=256m",
             # Methods beyond 8,000 bytes are interpreted for ever otherwise; Spark generates such for wide rules.
