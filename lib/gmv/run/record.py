@@ -133,7 +133,6 @@ class Record:
         has_folder, report = self.folder.is_dir(), self.folder / "report.html"
         if not has_folder and not self.copy_to:
             return
-        reader = Reader(self.lake)
         told = {
             "run": self.run,
             "kind": self.kind,
@@ -148,7 +147,7 @@ class Record:
             "today": self.today,
             "code_version": self.code_version,
             "steps": self.steps,
-            "table_versions": {table.path: reader.version(table) for table in TABLES},
+            "table_versions": self._table_versions() if self.outcome else {},
         }
         text = json.dumps(told, indent=2, default=str) + "\n"
         if has_folder:
@@ -158,6 +157,11 @@ class Record:
                 self._copied_until = location.upload(self.folder, self.place, self._copied_until)
         if self.copy_to:
             location.replace_text(self.copy_to, text)
+
+    def _table_versions(self) -> dict[str, int | None]:
+        """What the run leaves; to ask each table after each of its steps would cost as long as a small step."""
+        reader = Reader(self.lake)
+        return {table.path: reader.version(table) for table in TABLES}
 
     def _append(self, event: str, at: dt.datetime) -> None:
         records.append(
