@@ -1,15 +1,20 @@
 """What is read of a lake without Spark: the pinned version, and no more files than the question needs."""
 
 import datetime as dt
+import gc
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
+import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from gmv.lake import reader as reader_module
 from gmv.lake import records
 from gmv.lake.reader import Damaged, NotEnoughMemory, Reader
 from gmv.settings import settings
@@ -41,6 +46,84 @@ def test_each_version_of_the_published_days_has_its_own_rows(tmp_path):
     assert published(Reader(tmp_path, {DAILY_GMV.path: new})) == {1: "1.00", 2: "2.50", 3: "3.00"}
     publish(tmp_path, {1: "1.00"})
     assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.50", 3: "3.00"}
+
+
+def test_a_table_is_opened_anew_once_a_commit_has_come(tmp_path, monkeypatch):
+    publish(tmp_path, {1: "1.00"})
+    opened, at = [], reader_module._at
+    monkeypatch.setattr(reader_module, "_at", lambda *asked: opened.append(asked) or at(*asked))
+    for _ in range(3):
+        assert published(Reader(tmp_path)) == {1: "1.00"}
+    assert len(opened) == 1
+    publish(tmp_path, {1: "2.00"})
+    for _ in range(3):
+        assert published(Reader(tmp_path)) == {1: "2.00"}
+    assert len(opened) == 2
+
+
+def test_a_table_that_was_made_anew_at_its_place_is_opened_anew(tmp_path):
+    publish(tmp_path, {1: "1.00"})
+    assert published(Reader(tmp_path)) == {1: "1.00"}
+    shutil.rmtree(tmp_path / DAILY_GMV.path)
+    assert published(Reader(tmp_path)) == {}
+    publish(tmp_path, {1: "3.00"})
+    assert published(Reader(tmp_path)) == {1: "3.00"}
+    shutil.rmtree(tmp_path / DAILY_GMV.path)
+    publish(tmp_path, {1: "4.00"})
+    assert published(Reader(tmp_path)) == {1: "4.00"}
+
+
+def test_a_table_without_the_file_of_its_newest_commit_is_opened_each_time(tmp_path):
+    for amount in ("1.00", "2.00"):
+        publish(tmp_path / amount, {1: amount})
+        DeltaTable(tmp_path / amount / DAILY_GMV.path).create_checkpoint()
+        for log in tmp_path.joinpath(amount, DAILY_GMV.path, "_delta_log").glob("*.json"):
+            log.unlink()
+    for amount in ("1.00", "2.00"):
+        shutil.copytree(tmp_path / amount, tmp_path / "lake")
+        assert published(Reader(tmp_path / "lake")) == {1: amount}
+        shutil.rmtree(tmp_path / "lake")
+
+
+def test_readers_keep_their_views_and_temporary_tables_apart(tmp_path):
+    publish(tmp_path / "one", {1: "1.00"})
+    publish(tmp_path / "two", {2: "2.00"})
+    one, two = Reader(tmp_path / "one"), Reader(tmp_path / "two")
+    assert published(one) == {1: "1.00"}
+    assert published(two) == {2: "2.00"}
+    with one.session() as session:
+        session.execute("create temp table of_the_session as from gold.daily_gmv")
+        assert session.execute("select gmv from of_the_session").fetchall() == [(Decimal("1.00"),)]
+    with two.session() as session, pytest.raises(duckdb.CatalogException):
+        session.execute("from of_the_session")
+
+
+def test_a_query_outlives_the_name_of_its_reader(tmp_path):
+    publish(tmp_path, {1: "1.00"})
+    asked = Reader(tmp_path).sql("select gmv from gold.daily_gmv")
+    gc.collect()
+    assert asked.fetchall() == [(Decimal("1.00"),)]
+
+
+def test_readers_leave_nothing_behind(tmp_path):
+    publish(tmp_path, {1: "1.00"})
+
+    def database_of_a_reader() -> str:
+        reader = Reader(tmp_path)
+        published(reader)
+        return reader.rows("select current_database() as name")[0]["name"]
+
+    gone = database_of_a_reader()
+    others = Reader(tmp_path).rows("select database_name as name from duckdb_databases()")
+    assert gone.startswith("reader_") and gone not in [row["name"] for row in others]
+
+
+def test_readers_on_several_threads_have_their_own_tables(tmp_path):
+    for number in range(8):
+        publish(tmp_path / str(number), {number + 1: f"{number}.00"})
+    with ThreadPoolExecutor(8) as eight:
+        told = list(eight.map(lambda n: [published(Reader(tmp_path / str(n))) for _ in range(20)], range(8)))
+    assert told == [[{number + 1: f"{number}.00"}] * 20 for number in range(8)]
 
 
 def test_days_that_are_published_again_and_again_stay_in_one_file(tmp_path):
@@ -103,6 +186,9 @@ def test_a_table_without_rows_has_no_newest_event(tmp_path):
 def test_what_does_not_fit_in_memory_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("GMV_SPARK_MEMORY_MIB", "512")
     settings.cache_clear()
+    monkeypatch.setattr(
+        tempfile, "tempdir", str(tmp_path)
+    )  # readers that spill elsewhere share nothing with it
     reader = Reader(tmp_path)
     reader.connection.execute("set temp_directory = ''")  # nowhere to spill to
     with pytest.raises(NotEnoughMemory, match=r"512 MiB .* GMV_SPARK_MEMORY_MIB"):

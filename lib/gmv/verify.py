@@ -126,7 +126,7 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
     versions = pin(reader)
     unfinished = [run for step in progress.STEPS for run in progress.unfinished(reader, step).runs]
     # The session's temporary tables end with it.
-    with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
+    with _naming_what_is_damaged(reader), reader.session() as session:
         comparisons = _compare_whole_lake(session, today)
         session.execute(_PENDING_DAYS)
         pending_days = [day for (day,) in session.execute("from pending_days order by all").fetchall()]
@@ -160,11 +160,11 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
     comparisons: list[Comparison] = []
     versions = pin(reader)
     if unfinished.runs and progress.is_all_there_is(reader, unfinished.runs):
-        with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
+        with _naming_what_is_damaged(reader), reader.session() as session:
             comparisons += _compare_whole_lake(session, today)
     elif unfinished.runs:
         wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
-        with _naming_what_is_damaged(reader), reader.connection.cursor() as session:
+        with _naming_what_is_damaged(reader), reader.session() as session:
             _prepare(session, _OWN_FILES, wanted)
             _execute(session, "verify_events.sql")
             brought_by = session.execute("select distinct run from noted_files").fetchall()

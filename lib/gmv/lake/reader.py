@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import os
 import re
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -45,6 +48,9 @@ BROUGHT = " union all ".join(
 """SQL: the purchase_id of each version that bronze runs brought, given as the parameter `runs`."""
 
 _ROWS_IN_BATCH = 10_000
+_NUMBERS = itertools.count()
+_OPENED: dict[Path, tuple[DeltaTable, tuple[int, ...]]] = {}
+"""The tables that this process has opened last, with the commits that made them what they are."""
 
 
 class Damaged(GmvError):
@@ -94,11 +100,29 @@ class Reader:
         self.versions: dict[str, int | None] = dict(versions or {})
         self._opened: dict[str, DeltaTable] = {}
         self._views: set[str] = set()
-        self.connection = duckdb.connect()
-        self.connection.execute("set timezone = 'UTC'; set enable_progress_bar = false")
-        _bound_memory(self.connection)
-        if location.is_remote(lake):
-            self.connection.register_filesystem(location.filesystem_of_data())
+        self._database = f"reader_{next(_NUMBERS)}"
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The session that has the views; it ends with this reader."""
+        given = settings().spark_memory_mib, tempfile.gettempdir()
+        if location.is_remote(self.lake):  # where it is, and who may read it, can change
+            instance = _instance(*given)
+            instance.register_filesystem(location.filesystem_of_data())
+        else:
+            instance = _shared_instance(*given)
+        connection = instance.cursor()
+        connection.execute(f"attach ':memory:' as {self._database}")
+        self._in_database(connection)
+        weakref.finalize(self, _let_go, connection, self._database).atexit = False
+        return connection
+
+    def session(self) -> duckdb.DuckDBPyConnection:
+        """Another session with the same views, and temporary tables of its own. Close it."""
+        return self._in_database(self.connection.cursor())
+
+    def _in_database(self, session: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+        return session.execute(f"use {self._database}; set enable_progress_bar = false")
 
     def of_runs(self, runs: Sequence[str]) -> Reader:
         """The same tables, for questions about what these bronze runs brought, whatever else the tables hold.
@@ -129,10 +153,12 @@ class Reader:
         return self._query(table, _only(data_files(delta), paths))
 
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
-        """A query over the lake's views, with `$name` parameters."""
+        """A query over the lake's views, with `$name` parameters. It keeps this reader, whose session it needs."""
         for table in _tables_of(query):
             self.view(table)
-        return self.connection.sql(query, params=parameters or None)
+        asked = self.connection.sql(query, params=parameters or None)
+        weakref.finalize(asked, _nothing_more_of, self).atexit = False
+        return asked
 
     def few_ids(self, query: str, **parameters: object) -> list[str] | None:
         """The purchase ids that a query finds; None where they are too many to be looked up by them."""
@@ -208,8 +234,11 @@ class Reader:
             return None
         if table.path in self._opened:
             return self._opened[table.path]
+        version = self.versions.get(table.path)
         try:
-            delta = DeltaTable(str(self.lake / table.path), version=self.versions.get(table.path))
+            delta = (
+                _newest(self.lake / table.path) if version is None else _at(self.lake / table.path, version)
+            )
         except TableNotFoundError:
             self.versions[table.path] = None
             return None
@@ -291,17 +320,60 @@ class Reader:
         return f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
 
 
-def _bound_memory(connection: duckdb.DuckDBPyConnection) -> None:
-    """Take no more memory than the Spark server may, and spill to disk beyond that, outside of the working folder.
+def _at(place: Path, version: int | None) -> DeltaTable:
+    return DeltaTable(str(place), version=version)
 
-    The folder is the same for all processes of a user, and no one else's: DuckDB knows its own files there by
-    process, and removes those of processes that were killed.
+
+def _newest(place: Path) -> DeltaTable:
+    """A table at its newest version; as it was opened before, while no commit has come since."""
+    if location.is_remote(place):
+        return _at(place, None)
+    if known := _OPENED.get(place):
+        opened, made_by = known
+        if made_by == _commit(place, opened.version()) and not _commit(place, opened.version() + 1):
+            return opened
+    opened = _at(place, None)
+    if commit := _commit(place, opened.version()):
+        _OPENED[place] = opened, commit
+    return opened
+
+
+def _commit(place: Path, version: int) -> tuple[int, ...] | None:
+    """Which file a table's commit is; None where there is none, or not any more."""
+    try:
+        found = place.joinpath("_delta_log", f"{version:020}.json").stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _instance(memory_mib: int, spill_below: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB that takes no more memory than the Spark server may, and spills to disk beyond that.
+
+    It spills outside of the working folder. The folder is the same for all processes of a user, and no one else's:
+    DuckDB knows its own files there by process, and removes those of processes that were killed.
     """
-    spilled = Path(tempfile.gettempdir(), f"gmv-spilled-{os.getuid()}")
+    instance = duckdb.connect()
+    spilled = Path(spill_below, f"gmv-spilled-{os.getuid()}")
     with contextlib.suppress(OSError):  # DuckDB says so if it needs it
         spilled.mkdir(mode=0o700, exist_ok=True)
-    limit = settings().spark_memory_mib
-    connection.execute(f"set memory_limit = '{limit}MiB'; set temp_directory = {quoted(str(spilled))}")
+    instance.execute("set global timezone = 'UTC'")
+    instance.execute(f"set memory_limit = '{memory_mib}MiB'; set temp_directory = {quoted(str(spilled))}")
+    return instance
+
+
+_shared_instance = lru_cache(_instance)
+"""What all readers of this process share, each with a database of its own in it: to begin a new one takes longer than
+most questions."""
+
+
+def _nothing_more_of(_: Reader) -> None:
+    """A query is gone, and with it what held its reader."""
+
+
+def _let_go(connection: duckdb.DuckDBPyConnection, database: str) -> None:
+    connection.execute(f"use memory; detach {database}")
+    connection.close()
 
 
 def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:

@@ -404,8 +404,8 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
             execute(f"create view judged.{table.name} as from {table.path.replace('/', '.')}")
         execute(f"create view judged.quarantine as {rejected}")
         return
-    ids = reader.of_runs(runs).sql(f"select distinct purchase_id from ({BROUGHT})", runs=list(runs))
-    reader.connection.register("brought", ids.to_arrow_table())
+    ids = reader.of_runs(runs).arrow(f"select distinct purchase_id from ({BROUGHT})", runs=list(runs))
+    reader.connection.register("brought", ids)
     execute(
         f"""
         create table judged.touched as
