@@ -77,7 +77,10 @@ bench: $(READY) ## Time the pipeline beside plain PySpark, pandas, Polars and Du
 bench-full: $(READY) ## The same with up to 20 million purchases (an hour, 40 GB of disk)
 	@$(BIN)/python benchmarks/run.py --name full --purchases 200000 --purchases 2000000 --purchases 20000000
 
-bench-years: $(READY) ## The same with histories of 36 days, one year and ten, as many purchases on each day (an hour)
+bench-year: $(READY) ## The same with histories of 36 days and one year, as many purchases on each day (a quarter of an hour)
+	@$(BIN)/python benchmarks/run.py --name year --steady --purchases 200000 --purchases 2000000
+
+bench-years: $(READY) ## The same, and ten years (an hour)
 	@$(BIN)/python benchmarks/run.py --name years --steady --purchases 200000 --purchases 2000000 --purchases 20000000
 
 identities: $(READY) ## Verify the whole lake after a first load and daily increments, generated (minutes)
