@@ -317,7 +317,7 @@ class SparkServer:
             f"-Xmx{chosen.spark_memory_mib}m",
             # Arrow's batches of a megabyte or two are objects that a collection can move, and no reason for one.
             "-XX:G1HeapRegionSize=8m",
-            "-XX:MetaspaceSize=256m",
+            "-XX:MetaspaceSize=256m",  # until then, its classes ask for none either
             # C1 alone would get a code cache of 48 MiB, which Spark fills: then nothing is compiled any more.
             "-XX:ReservedCodeCacheSize=256m",
             # Methods beyond 8,000 bytes are interpreted for ever otherwise; Spark generates such for wide rules.
