@@ -50,8 +50,10 @@ def test_each_version_of_the_published_days_has_its_own_rows(tmp_path):
 
 def test_a_table_is_opened_anew_once_a_commit_has_come(tmp_path, monkeypatch):
     publish(tmp_path, {1: "1.00"})
-    opened, at = [], reader_module._at
-    monkeypatch.setattr(reader_module, "_at", lambda *asked: opened.append(asked) or at(*asked))
+    opened = []
+    monkeypatch.setattr(
+        reader_module, "DeltaTable", lambda *asked: opened.append(asked) or DeltaTable(*asked)
+    )
     for _ in range(3):
         assert published(Reader(tmp_path)) == {1: "1.00"}
     assert len(opened) == 1
@@ -186,9 +188,8 @@ def test_a_table_without_rows_has_no_newest_event(tmp_path):
 def test_what_does_not_fit_in_memory_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("GMV_SPARK_MEMORY_MIB", "512")
     settings.cache_clear()
-    monkeypatch.setattr(
-        tempfile, "tempdir", str(tmp_path)
-    )  # readers that spill elsewhere share nothing with it
+    # Readers that spill elsewhere share nothing with this one.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     reader = Reader(tmp_path)
     reader.connection.execute("set temp_directory = ''")  # nowhere to spill to
     with pytest.raises(NotEnoughMemory, match=r"512 MiB .* GMV_SPARK_MEMORY_MIB"):

@@ -234,11 +234,8 @@ class Reader:
             return None
         if table.path in self._opened:
             return self._opened[table.path]
-        version = self.versions.get(table.path)
         try:
-            delta = (
-                _newest(self.lake / table.path) if version is None else _at(self.lake / table.path, version)
-            )
+            delta = _open(self.lake / table.path, self.versions.get(table.path))
         except TableNotFoundError:
             self.versions[table.path] = None
             return None
@@ -320,19 +317,15 @@ class Reader:
         return f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
 
 
-def _at(place: Path, version: int | None) -> DeltaTable:
-    return DeltaTable(str(place), version=version)
-
-
-def _newest(place: Path) -> DeltaTable:
-    """A table at its newest version; as it was opened before, while no commit has come since."""
-    if location.is_remote(place):
-        return _at(place, None)
+def _open(place: Path, version: int | None) -> DeltaTable:
+    """A table at a version; at its newest, as it was opened before, while no commit has come since."""
+    if version is not None or location.is_remote(place):
+        return DeltaTable(str(place), version=version)
     if known := _OPENED.get(place):
         opened, made_by = known
         if made_by == _commit(place, opened.version()) and not _commit(place, opened.version() + 1):
             return opened
-    opened = _at(place, None)
+    opened = DeltaTable(str(place))
     if commit := _commit(place, opened.version()):
         _OPENED[place] = opened, commit
     return opened
