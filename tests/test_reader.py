@@ -107,15 +107,16 @@ def test_a_query_outlives_the_name_of_its_reader(tmp_path):
     assert asked.fetchall() == [(Decimal("1.00"),)]
 
 
-def test_readers_leave_nothing_behind(tmp_path):
+@pytest.mark.parametrize("query", ["from gold.daily_gmv", "from gold.daily_gmv, range(1_000_000)"])
+def test_readers_leave_nothing_behind_also_where_a_question_was_not_read_to_its_end(tmp_path, query):
     publish(tmp_path, {1: "1.00"})
 
-    def database_of_a_reader() -> str:
+    def name_of_a_reader_and_what_it_was_asked() -> tuple[str, pa.RecordBatchReader]:
         reader = Reader(tmp_path)
-        published(reader)
-        return reader.rows("select current_database() as name")[0]["name"]
+        return reader._database, reader.sql(query).to_arrow_reader(10)
 
-    gone = database_of_a_reader()
+    gone, read_in_part = name_of_a_reader_and_what_it_was_asked()
+    read_in_part.read_next_batch()
     others = Reader(tmp_path).rows("select database_name as name from duckdb_databases()")
     assert gone.startswith("reader_") and gone not in [row["name"] for row in others]
 

@@ -114,7 +114,7 @@ class Reader:
         connection = instance.cursor()
         connection.execute(f"attach ':memory:' as {self._database}")
         self._in_database(connection)
-        weakref.finalize(self, _let_go, connection, self._database).atexit = False
+        weakref.finalize(self, _let_go, instance, connection, self._database).atexit = False
         return connection
 
     def session(self) -> duckdb.DuckDBPyConnection:
@@ -364,9 +364,12 @@ def _nothing_more_of(_: Reader) -> None:
     """A query is gone, and with it what held its reader."""
 
 
-def _let_go(connection: duckdb.DuckDBPyConnection, database: str) -> None:
-    connection.execute(f"use memory; detach {database}")
-    connection.close()
+def _let_go(
+    instance: duckdb.DuckDBPyConnection, connection: duckdb.DuckDBPyConnection, database: str
+) -> None:
+    connection.close()  # also where a result is still open, which nobody has read to its end
+    with instance.cursor() as another:
+        another.execute(f"detach {database}")
 
 
 def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:
