@@ -255,6 +255,43 @@ def test_ctrl_c_in_a_cell_leaves_nothing_that_speaks_of_it_later(tmp_path, monke
     assert not caplog.records
 
 
+@pytest.mark.timeout(120)
+def test_ctrl_c_is_heard_just_before_whatever_callback(tmp_path, monkeypatch):
+    """One that is due, and would never be called, might be what a task waits for, even in order to be cancelled."""
+    notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(0.1)")
+    run_callback = asyncio.Handle._run
+    due = iter(())
+
+    def interrupted(handle: asyncio.Handle) -> None:
+        if next(due, None) == 0:
+            signal.raise_signal(signal.SIGINT)
+        run_callback(handle)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", interrupted)
+    for number in range(58, 80, 3):  # as the kernel answers, and while it works
+        due = iter(range(number, -1, -1))
+        with pytest.raises(KeyboardInterrupt):
+            run_notebook(tmp_path)
+        assert next(due, None) is None
+        assert not asyncio.all_tasks(ensure_event_loop())
+
+
+def test_a_task_that_refuses_to_be_cancelled_keeps_nobody():
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+        await asyncio.sleep(600)
+
+    loop = ensure_event_loop()
+    task = loop.create_task(stubborn())
+    loop.run_until_complete(asyncio.sleep(0))
+    kernels._drop_tasks()
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+
+
 def test_error_of_a_notebook_keeps_its_kind(tmp_path, monkeypatch):
     notebook_with(tmp_path, monkeypatch, "from gmv.errors import LakeLocked\nraise LakeLocked('held by x')")
     with pytest.raises(LakeLocked, match="held by x"):

@@ -9,12 +9,15 @@ import json
 import math
 import os
 import queue
+import signal
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import zmq
@@ -22,7 +25,7 @@ from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 from jupyter_core.paths import jupyter_runtime_dir
-from jupyter_core.utils import run_sync
+from jupyter_core.utils import ensure_event_loop, run_sync
 
 from gmv import errors, notebook
 from gmv.errors import GmvError
@@ -41,6 +44,8 @@ LOG = "kernels.log"
 
 _RETRY_MILLISECONDS = 10
 """How soon a connection to a kernel is tried again that does not listen yet; by default, after 100."""
+
+_CANCELLED_WITHIN_SECONDS = 1
 
 _USES_SPARK = ("02_silver", "03_gold")
 
@@ -87,6 +92,10 @@ class Kernels:
         Raises:
             GmvError: what the notebook raised, or that its kernel died or did not answer in time.
         """
+        with _signals_between_callbacks():
+            self._execute(name, output, parameters, then)
+
+    def _execute(self, name: str, output: Path, parameters: Mapping[str, str], then: str) -> None:
         is_report = name == notebook.REPORT
         lock, server = (None, None) if is_report else (self._lock, self._server)
         kernel = KernelManager(
@@ -107,6 +116,7 @@ class Kernels:
                 server.wait()  # Spark's client, when it comes too early, tries again only after a second
             _execute(name, output, parameters, kernel)
         except BaseException:
+            _drop_tasks()
             run_sync(kernel.end)()
             raise
         run_sync(kernel.end)(now=True)
@@ -174,7 +184,6 @@ class KernelManager(AsyncKernelManager):
         Args:
             now: kill it; otherwise it is interrupted and asked first.
         """
-        await _drop_other_tasks()
         try:
             if self.has_kernel and await self.is_alive():
                 await self.shutdown_kernel(now=now)
@@ -236,16 +245,52 @@ class ServedClient(AsyncKernelClient):
         return reply["msg_type"] == "kernel_info_reply"
 
 
-async def _drop_other_tasks() -> None:
-    """Cancel what else is under way in this event loop, and take what it raises.
+@contextlib.contextmanager
+def _signals_between_callbacks() -> Iterator[None]:
+    """While this is open, Ctrl-C and a polite kill come between two callbacks of this thread's event loop.
+
+    In the midst of one, or just before, KeyboardInterrupt may leave a task that nothing wakes any more, not even to
+    be cancelled.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which signals do not come to
+        yield
+        return
+    loop = ensure_event_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        assert callable(handler)
+        if loop.is_running():
+            loop.call_soon_threadsafe(handler, number, None)
+        else:
+            handler(number, frame)
+
+    heard = [number for number, handler in before.items() if callable(handler)]
+    for number in heard:
+        signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+
+
+def _drop_tasks() -> None:
+    """Cancel what is under way in this thread's event loop, and take what it raises.
 
     Ctrl-C leaves it in the middle of a cell, whose tasks would go on, find their kernel dead, and have a
-    traceback printed since nobody waits for them. Kernels of this thread come one after another.
+    traceback printed since nobody waits for them. Kernels of a thread come one after another.
     """
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    loop = ensure_event_loop()
+    loop.call_soon(loop.stop)
+    loop.run_forever()  # what was due: the end of what was waited for would end the next wait
+    if tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        ended, _ = loop.run_until_complete(asyncio.wait(tasks, timeout=_CANCELLED_WITHIN_SECONDS))
+        for task in ended:
+            _ = task.cancelled() or task.exception()
 
 
 def _own_environment() -> dict[str, str]:
