@@ -125,28 +125,40 @@ class _Tree:
 
     def __init__(self, root: int) -> None:
         self._members = {psutil.Process(root)}
+        self._known: dict[psutil.Process, tuple[int, int]] = {}
 
-    def _look(self) -> list[psutil.Process]:
-        for member in list(self._members):
-            try:
-                self._members.update(member.children(recursive=True))
-            except psutil.NoSuchProcess:
-                continue
-        return list(self._members)
+    def _look(self) -> set[psutil.Process]:
+        """Those that live."""
+        living = {member for member in self._members if member.is_running()}
+        pids, others = {member.pid for member in living}, _parents()
+        while children := {pid for pid, parent in others.items() if parent in pids} - pids:
+            pids |= children
+            with contextlib.suppress(psutil.NoSuchProcess):
+                living |= {psutil.Process(pid) for pid in children}
+        if living != self._members:
+            self._members = living
+            self._known.clear()  # what they share is shared by others now
+        return living
 
     def resident(self) -> tuple[int, int]:
         """Bytes of its Java processes, and of the others."""
         java = others = 0
         for member in self._look():
             try:
+                held = member.memory_info().rss
                 if member.name() == "java":
-                    java += member.memory_info().rss
+                    java += held
                 else:
-                    full = member.memory_full_info()
-                    others += getattr(full, "pss", full.rss)
+                    others += self._part(member, held)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return java, others
+
+    def _part(self, member: psutil.Process, held: int) -> int:
+        """Of what a process holds: its part. The system takes long to tell; it is asked when something has changed."""
+        if self._known.get(member, (-1, 0))[0] != held:
+            self._known[member] = held, getattr(member.memory_full_info(), "pss", held)
+        return self._known[member][1]
 
     def wait_for_orphans(self) -> None:
         """Until all have ended; those that lost their parent are this process's children, and it waits for them."""
@@ -164,6 +176,15 @@ class _Tree:
                 member.kill()
             except psutil.NoSuchProcess:
                 continue
+
+
+def _parents() -> dict[int, int]:
+    """The parent of each process of this machine, by its number."""
+    return {
+        process.pid: process.info["ppid"]
+        for process in psutil.process_iter(["ppid"])
+        if process.info["ppid"] is not None
+    }
 
 
 def _has_ended(pid: int) -> bool:
