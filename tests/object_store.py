@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from gmv.lake import spark
 
 GATEWAY = shutil.which("versitygw") or str(Path(sys.executable).with_name("versitygw"))
 
@@ -30,9 +31,7 @@ class ObjectStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.access, self.secret = "test-" + secrets.token_hex(4), secrets.token_hex(16)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = spark.free_port()
         for part in ("data", "meta", "iam"):
             (folder / part).mkdir()
         self.start()

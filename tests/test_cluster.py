@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,11 +33,8 @@ class Cluster:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder, self._environment = folder, environment
         self._processes: list[subprocess.Popen] = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._port = str(port)
-        self.master = f"spark://127.0.0.1:{port}"
+        self._port = str(spark.free_port())
+        self.master = f"spark://127.0.0.1:{self._port}"
         self.workers: list[subprocess.Popen] = []
 
     def start(self) -> None:

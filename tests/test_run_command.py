@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -317,6 +318,20 @@ def test_a_server_starts_where_another_one_is_in_use(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_REMOTE", "sc://nowhere.invalid:1")
     with spark.SparkServer(None, tmp_path / "spark.log") as another:
         another.wait()
+
+
+def test_the_port_of_a_server_is_free_and_none_that_the_system_gives_to_others(monkeypatch):
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if given.exists():
+        assert spark._PORTS[-1] < int(given.read_text().split()[0])
+    with socket.socket() as another:
+        another.bind(("127.0.0.1", 0))
+        taken, free = another.getsockname()[1], spark.free_port()
+        monkeypatch.setattr(spark, "_PORTS", [taken, free])
+        assert {spark.free_port() for _ in range(20)} == {free}
+        monkeypatch.setattr(spark, "_PORTS", [taken])
+        with pytest.raises(GmvError, match=f"No port from {taken} to {taken} is free"):
+            spark.free_port()
 
 
 class EndedServer:

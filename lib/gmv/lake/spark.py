@@ -40,6 +40,10 @@ HOW_TO_GET_JAVA = (
     "macOS: brew install openjdk@21; conda: conda install openjdk=21), or set JAVA_HOME to one."
 )
 
+_PORTS = range(20_000, 30_000)
+"""Below those that a system gives to whoever asks for any (Linux from 32768, others from 49152): Spark does so for
+other services of the same server, while it starts."""
+
 _GRACE_SECONDS, _ARCHIVING_SECONDS = 5, 120
 """How long a server that is asked to end may take; longer where it leaves its classes."""
 
@@ -167,6 +171,20 @@ def _archive_options(program: Path, archive_to: Path | None) -> list[str]:
     return [f"-XX:SharedArchiveFile={ready}"] if ready.exists() else []
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on, for a server that is yet to start.
+
+    Raises:
+        GmvError: none was found.
+    """
+    for _ in range(100):
+        port = secrets.choice(_PORTS)
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise GmvError(f"No port from {_PORTS[0]} to {_PORTS[-1]} is free on this machine for the Spark server.")
+
+
 class SparkServer:
     """A local Spark Connect server that ends with its owner. Use as a context manager, or `stop` it."""
 
@@ -186,9 +204,7 @@ class SparkServer:
         """
         self.log = log
         self.token = secrets.token_hex(24)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._scratch = tempfile.TemporaryDirectory(prefix="gmv-spark-", ignore_cleanup_errors=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         # Spark refuses to be a server where this names another one.
