@@ -115,11 +115,11 @@ class Kernels:
             if server and name in _USES_SPARK:
                 server.wait()  # Spark's client, when it comes too early, tries again only after a second
             _execute(name, output, parameters, kernel)
+            run_sync(kernel.end)(now=True)
         except BaseException:
             _drop_tasks()
             run_sync(kernel.end)()
             raise
-        run_sync(kernel.end)(now=True)
 
     def __enter__(self) -> Kernels:
         return self
