@@ -480,8 +480,8 @@ def test_a_signal_to_a_kernel_that_has_ended_goes_nowhere(tmp_path):
     assert handle.poll() == -1
 
 
-def test_a_run_itself_does_without_pandas(folders, tmp_path):
-    """It is in its kernels, where it has uses; here pyarrow would import it, unless it can't be found."""
+def test_a_run_itself_does_without_pandas_and_sparks_client(folders, tmp_path):
+    """They are in its kernels, where they have uses; here pyarrow would import pandas, unless it can't be found."""
     shutil.rmtree(tmp_path / "landing")
     (tmp_path / "landing").mkdir()
     source = """
@@ -491,7 +491,7 @@ def test_a_run_itself_does_without_pandas(folders, tmp_path):
         main()
     except SystemExit as ended:
         assert ended.code == 0
-    assert "pyarrow" in sys.modules and "pandas" not in sys.modules
+    assert "pyarrow" in sys.modules and not {"pandas", "pyspark"} & set(sys.modules)
     import pandas
     """
     command = [sys.executable, "-c", textwrap.dedent(source), "run", *folders]

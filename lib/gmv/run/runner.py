@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmv import bronze, monitoring, notebook, progress, publication, retraction, verify
+from gmv import bronze, monitoring, notebook, progress, publication, verify
 from gmv.errors import GmvError, PublicationRefused, UsageError
 from gmv.lake import faults, location, lock, spark
 from gmv.lake.reader import Reader
@@ -133,6 +133,8 @@ def retract(
         UsageError: no ingested content has that name, or several have it; or it was never retracted.
         LakeLocked, PublicationRefused, GmvError: as `run`. What was noted stays, and the next run goes on.
     """
+    from gmv import retraction  # with Spark's client, which a run itself has no use for
+
     run_id = notebook.new_run_id()
     _require_lake(request)
     if run:
