@@ -256,25 +256,54 @@ def test_ctrl_c_in_a_cell_leaves_nothing_that_speaks_of_it_later(tmp_path, monke
     assert not caplog.records
 
 
+class CtrlC:
+    """It comes just before a callback of the event loop: that of a number, counted from when it is told."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.due = iter(())
+        run_callback = asyncio.Handle._run
+
+        def run(handle: asyncio.Handle) -> None:
+            if next(self.due, None) == 0:
+                signal.raise_signal(signal.SIGINT)
+            run_callback(handle)
+
+        monkeypatch.setattr(asyncio.Handle, "_run", run)
+
+    def comes_before(self, number: int) -> None:
+        self.due = iter(range(number, -1, -1))
+
+    def ends(self, folder: Path) -> None:
+        """It ends a notebook, and leaves nothing."""
+        with pytest.raises(KeyboardInterrupt):
+            run_notebook(folder)
+        assert next(self.due, None) is None
+        assert not asyncio.all_tasks(ensure_event_loop())
+
+
 @pytest.mark.timeout(120)
 def test_ctrl_c_is_heard_just_before_whatever_callback(tmp_path, monkeypatch):
     """One that is due, and would never be called, might be what a task waits for, even in order to be cancelled."""
-    notebook_with(tmp_path, monkeypatch, "import time\ntime.sleep(0.1)")
-    run_callback = asyncio.Handle._run
-    due = iter(())
+    source = "import time\nfor _ in range(20):\n    print(1, flush=True)\n    time.sleep(0.02)"
+    notebook_with(tmp_path, monkeypatch, source)
+    ctrl_c = CtrlC(monkeypatch)
+    for number in range(58, 98, 3):  # as the kernel answers, and while it works
+        ctrl_c.comes_before(number)
+        ctrl_c.ends(tmp_path)
 
-    def interrupted(handle: asyncio.Handle) -> None:
-        if next(due, None) == 0:
-            signal.raise_signal(signal.SIGINT)
-        run_callback(handle)
 
-    monkeypatch.setattr(asyncio.Handle, "_run", interrupted)
-    for number in range(58, 98, 3):  # as the kernel answers, while it works, and as it ends
-        due = iter(range(number, -1, -1))
-        with pytest.raises(KeyboardInterrupt):
-            run_notebook(tmp_path)
-        assert next(due, None) is None
-        assert not asyncio.all_tasks(ensure_event_loop())
+@pytest.mark.parametrize("number", range(4))
+def test_ctrl_c_while_a_kernel_ends_leaves_nothing(tmp_path, monkeypatch, number):
+    notebook_with(tmp_path, monkeypatch, "1")
+    ctrl_c, end = CtrlC(monkeypatch), kernels.KernelManager.end
+
+    async def interrupted(kernel: kernels.KernelManager, now: bool = False) -> None:
+        if now:
+            ctrl_c.comes_before(number)
+        await end(kernel, now)
+
+    monkeypatch.setattr(kernels.KernelManager, "end", interrupted)
+    ctrl_c.ends(tmp_path)
 
 
 def test_a_task_that_refuses_to_be_cancelled_keeps_nobody():
