@@ -130,11 +130,11 @@ class _Tree:
     def _look(self) -> set[psutil.Process]:
         """Those that live."""
         living = {member for member in self._members if member.is_running()}
-        pids, others = {member.pid for member in living}, _parents()
-        while children := {pid for pid, parent in others.items() if parent in pids} - pids:
-            pids |= children
-            with contextlib.suppress(psutil.NoSuchProcess):
-                living |= {psutil.Process(pid) for pid in children}
+        parents = {process: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
+        pids = {member.pid for member in living}
+        while children := {process for process, parent in parents.items() if parent in pids} - living:
+            living |= children
+            pids |= {child.pid for child in children}
         if living != self._members:
             self._members = living
             self._known.clear()  # what they share is shared by others now
@@ -176,15 +176,6 @@ class _Tree:
                 member.kill()
             except psutil.NoSuchProcess:
                 continue
-
-
-def _parents() -> dict[int, int]:
-    """The parent of each process of this machine, by its number."""
-    return {
-        process.pid: process.info["ppid"]
-        for process in psutil.process_iter(["ppid"])
-        if process.info["ppid"] is not None
-    }
 
 
 def _has_ended(pid: int) -> bool:

@@ -11,7 +11,6 @@ import os
 import queue
 import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.lake.lock import Lock
 from gmv.lake.spark import SparkServer
+from gmv.run import signals
 from gmv.run.forking import Forked, Origin
 from gmv.settings import PROJECT, settings
 
@@ -252,28 +252,22 @@ def _signals_between_callbacks() -> Iterator[None]:
     In the midst of one, or just before, KeyboardInterrupt may leave a task that nothing wakes any more, not even to
     be cancelled.
     """
-    if threading.current_thread() is not threading.main_thread():  # which signals do not come to
-        yield
-        return
     loop = ensure_event_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number))
+    }
 
     def hear(number: int, frame: FrameType | None) -> None:
-        handler = before[signal.Signals(number)]
-        assert callable(handler)
+        handler = handlers[signal.Signals(number)]
         if loop.is_running():
             loop.call_soon_threadsafe(handler, number, None)
         else:
             handler(number, frame)
 
-    heard = [number for number, handler in before.items() if callable(handler)]
-    for number in heard:
-        signal.signal(number, hear)
-    try:
+    with signals.handled(dict.fromkeys(handlers, hear)):
         yield
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
 
 
 def _drop_tasks() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -19,6 +18,7 @@ from gmv.lake.lock import Lock
 from gmv.lake.reader import Reader
 from gmv.notebook import code_version
 from gmv.publication import Window
+from gmv.run import signals
 from gmv.tables import RUNS, TABLES
 
 
@@ -201,15 +201,6 @@ def _told(error: BaseException, held: Lock) -> tuple[str, str]:
     return outcome, str(error) if isinstance(error, GmvError) else f"{type(error).__name__}: {error}"
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Neither Ctrl-C nor a polite kill is heard meanwhile; both come to the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _uninterrupted() -> AbstractContextManager[None]:
+    """Neither Ctrl-C nor a polite kill is heard meanwhile."""
+    return signals.handled({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN})

@@ -23,7 +23,7 @@ from gmv.lake.reader import Reader
 from gmv.notebook import REPORT
 from gmv.publication import Window
 from gmv.quality.acceptance import Acceptance
-from gmv.run import alerts
+from gmv.run import alerts, signals
 from gmv.run.record import Record, is_lost
 from gmv.settings import settings
 from gmv.verify import Certificate
@@ -496,15 +496,10 @@ def _held(lake: Path, holder: str) -> Iterator[lock.Lock]:
         held.release()
 
 
-@contextlib.contextmanager
-def _stopping_on_terminate() -> Iterator[None]:
+def _stopping_on_terminate() -> AbstractContextManager[None]:
     """A polite kill (SIGTERM) ends a run as Ctrl-C does: recorded, and with no process left behind."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return signals.handled({signal.SIGTERM: interrupt})
