@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.11 to 3.13 and Java 17 to 25, nothing else.
+# `make run` and `make test` need Python 3.11 to 3.13, nothing else: the packages bring Java where there is none.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 IS_FIT := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -16,8 +16,6 @@ help: ## List the targets
 setup: $(READY) ## Make the environment: packages at their locked versions, and Delta's jars
 
 $(READY): requirements.lock pyproject.toml lib/gmv/lake/delta-jars.xml
-	@command -v java >/dev/null || test -x "$$JAVA_HOME/bin/java" || { \
-	  echo "Java is missing. Install version 17 to 25: apt install openjdk-17-jre-headless, brew install openjdk@21, or conda install openjdk=21."; exit 1; }
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_FIT)' || { \
 	  echo "Python 3.11 to 3.13 is needed; name one by: make PYTHON=/path/to/python setup"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

