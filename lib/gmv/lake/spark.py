@@ -101,8 +101,12 @@ def java() -> Path:
 
 
 def _fits(program: Path) -> bool:
+    return _feature_version(program) in SUPPORTED_JAVA
+
+
+def _feature_version(program: Path) -> int:
     feature = java_version(program).split(".")[0].split("-")[0]
-    return feature.isdecimal() and int(feature) in SUPPORTED_JAVA
+    return int(feature) if feature.isdecimal() else 0
 
 
 @lru_cache
@@ -188,10 +192,12 @@ def class_archive(program: Path) -> Path:
 
 
 def _archive_options(program: Path, archive_to: Path | None) -> list[str]:
+    # Before 25, an archive adds to one of Java's own classes, which the packages' Java comes without.
+    is_whole = _feature_version(program) >= 25
     if archive_to:
-        return [f"-XX:ArchiveClassesAtExit={archive_to}"]
+        return [f"-XX:{'AOTCacheOutput' if is_whole else 'ArchiveClassesAtExit'}={archive_to}"]
     ready = class_archive(program)
-    return [f"-XX:SharedArchiveFile={ready}"] if ready.exists() else []
+    return [f"-XX:{'AOTCache' if is_whole else 'SharedArchiveFile'}={ready}"] if ready.exists() else []
 
 
 def free_port() -> int:
