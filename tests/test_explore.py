@@ -14,7 +14,7 @@ from gmv import explore, tables
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT
-from small_lake import day, rows_of
+from small_lake import at, day, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,26 @@ def test_an_unpaid_purchase_arrived_but_counts_nowhere(sample: Reader) -> None:
 
 
 def test_a_purchase_is_found_in_bronze_with_spaces_around_its_id(tmp_path: Path) -> None:
-    records = rows_of("purchase_id line", ("\u00a0 56 ", 2), ("056", 3))
+    records = rows_of("purchase_id line", ("\u00a0 56\u202f", 2), ("056", 3))
     small_lake.write(tmp_path, tables.PURCHASE.bronze, records)
     assert explore.arrived(Reader(tmp_path), "56")["line"].tolist() == [2]
+
+
+def test_whole_numbers_are_shown_to_the_last_digit(tmp_path: Path) -> None:
+    greatest = 2**63 - 1
+    versions = [
+        {"purchase_id": "1", "transaction_datetime": at("2023-01-01"), "buyer_id": buyer}
+        for buyer in (greatest, 2**53 + 1)
+    ]
+    small_lake.write(tmp_path, tables.PURCHASE.versions, versions)
+    small_lake.write(
+        tmp_path,
+        tables.PRODUCT_ITEM.versions,
+        [{"purchase_id": "1", "transaction_datetime": at("2023-01-02"), "item_quantity": 3}],
+    )
+    shown = explore.versions(Reader(tmp_path), "1")
+    assert sorted(shown["buyer_id"].dropna()) == [2**53 + 1, greatest]
+    assert shown["item_quantity"].dropna().tolist() == [3]
 
 
 def test_gmv_as_known_on_a_day_leaves_out_later_events(sample: Reader) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pandas as pd
+import pyarrow as pa
 
 from gmv import explain as explaining
 from gmv import tell
@@ -17,7 +18,7 @@ from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.report import data
 from gmv.settings import settings
-from gmv.tables import EVENT_TABLES
+from gmv.tables import EVENT_TABLES, STRIPPED
 
 Day = dt.date | str
 
@@ -66,7 +67,7 @@ def arrived(reader: Reader, purchase_id: str) -> pd.DataFrame:
     return reader.frame(
         _each_event_table(
             "select '{name}' as \"table\", file, line, ingested_at, {columns} from bronze.{name}\n"
-            "where trim(purchase_id, ' ' || chr(160) || chr(65279)) = $purchase_id",
+            "where trim(purchase_id, '{stripped}') = $purchase_id",
             order_by="transaction_datetime, file, line",
         ),
         purchase_id=purchase_id,
@@ -79,7 +80,7 @@ def versions(reader: Reader, purchase_id: str) -> pd.DataFrame:
     Returns:
         table, the typed columns of all three event tables, and the file that brought each first.
     """
-    found = reader.frame(
+    found = reader.arrow(
         _each_event_table(
             "select '{name}' as \"table\", {columns}, file from silver.{name}_versions\n"
             "where purchase_id = $purchase_id",
@@ -96,7 +97,7 @@ def latest(reader: Reader, purchase_id: str) -> pd.DataFrame:
     Returns:
         table, and the typed columns of all three event tables.
     """
-    found = reader.frame(
+    found = reader.arrow(
         _each_event_table(
             "select '{name}' as \"table\", {columns} from silver.{name} where purchase_id = $purchase_id",
             order_by='"table"',
@@ -106,9 +107,10 @@ def latest(reader: Reader, purchase_id: str) -> pd.DataFrame:
     return _with_whole_numbers(found)
 
 
-def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Integers that are empty in some rows, which pandas would show as 1223.0, as integers."""
-    return frame.astype(dict.fromkeys(frame.select_dtypes("float").columns, "Int64"))
+def _with_whole_numbers(found: pa.Table) -> pd.DataFrame:
+    """Integers that are empty in some rows as integers, to the last digit; pandas would make 1223.0 of them."""
+    integers = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype()}
+    return found.to_pandas(date_as_object=False, types_mapper=integers.get)
 
 
 def postings(reader: Reader, purchase_id: str) -> pd.DataFrame:
@@ -229,7 +231,8 @@ def example() -> Reader:
 
 def _each_event_table(select: str, order_by: str) -> str:
     selects = [
-        select.format(name=event.name, columns=", ".join(event.column_names)) for event in EVENT_TABLES
+        select.format(name=event.name, columns=", ".join(event.column_names), stripped=STRIPPED)
+        for event in EVENT_TABLES
     ]
     return "\nunion all by name\n".join(selects) + f"\norder by {order_by}"
 
