@@ -63,7 +63,7 @@ def _cells(notebook: str) -> list:
     return [cell for cell in read.cells if cell.cell_type == "code"]
 
 
-def execute(notebook: str, **parameters: str) -> dict:
+def execute(notebook: str, **parameters: object) -> dict:
     """Execute a notebook's code cells from top to bottom; what they assigned is returned.
 
     Parameters are injected as papermill does, and the lake is let go of as by the end of a kernel.
@@ -159,7 +159,7 @@ class TestLake:
         self,
         as_of_date: str = "2030-01-01",
         notebooks: tuple[str, ...] = LAYERS,
-        **parameters: str,
+        **parameters: object,
     ) -> dict:
         """Run the notebooks in order; returns what the last one assigned."""
         common = {

@@ -24,7 +24,7 @@ from command import GMV, own_environment
 from gmv.errors import GmvError, LakeLocked
 from gmv.lake import lock, spark
 from gmv.lake.reader import Reader
-from gmv.run import forking, kernels
+from gmv.run import forking, kernels, runner
 from gmv.settings import PROJECT, settings
 from jupyter_core.utils import ensure_event_loop
 
@@ -204,8 +204,48 @@ def test_wrong_use_ends_with_2_and_writes_nothing(folders, tmp_path, arguments, 
 
 def test_missing_landing_folder_is_an_error_of_one_sentence(tmp_path):
     failed = gmv("run", "--lake", str(tmp_path / "lake"), "--landing", str(tmp_path / "none"))
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert "does not exist" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_reread_finds_what_was_replaced_in_place_and_plan_foresees_it(folders, tmp_path):
+    assert gmv("run", *folders).returncode == 0
+    (file,) = (tmp_path / "landing").glob("*product_item*.csv")
+    before = file.stat()
+    file.write_text(file.read_text().replace("55.45", "66.45"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    seen = gmv("show", "daily_gmv", "--format", "csv", *folders[:2])
+    unread = gmv("run", *folders)
+    assert unread.returncode == 0 and "Nothing is new" in unread.stdout
+
+    planned = gmv("plan", "--reread", *folders[:4], "--format", "csv")
+    assert planned.returncode == 0, planned.stderr
+    assert "2023-02-08" in planned.stdout and "664.50" in planned.stdout
+    assert gmv("show", "daily_gmv", "--format", "csv", *folders[:2]).stdout == seen.stdout
+
+    reread = gmv("run", "--reread", *folders)
+    assert reread.returncode == 0, reread.stderr
+    assert (
+        "2023-02-08,internacional,664.50" in gmv("show", "daily_gmv", "--format", "csv", *folders[:2]).stdout
+    )
+
+
+def test_numbers_are_published_though_their_report_fails(folders, tmp_path, monkeypatch):
+    broken = tmp_path / "notebooks"
+    shutil.copytree(kernels.NOTEBOOKS, broken)
+    notebook_with(broken, monkeypatch, "raise RuntimeError('no ink')", name="04_report")
+    request = runner.Request(tmp_path / "lake", tmp_path / "landing", tmp_path / "runs")
+    with pytest.raises(
+        GmvError, match=r"published, the report is not: .*no ink.*gmv report --lake"
+    ) as failed:
+        runner.run(request, lambda _: contextlib.nullcontext())
+    assert type(failed.value) is GmvError  # exit code 1
+    assert gmv("show", "daily_gmv", "--format", "csv", *folders[:2]).stdout == EXPECTED
+
+    again = gmv("run", *folders)
+    assert again.returncode == 0 and "report.html" in again.stdout, again.stdout + again.stderr
+    assert runner.last_report(tmp_path / "runs")
 
 
 def notebook_with(folder: Path, monkeypatch, source: str, name: str = "one") -> None:

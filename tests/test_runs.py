@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import shutil
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 
 import model
@@ -319,6 +321,139 @@ def test_days_outside_of_the_window_stay_pending_until_a_run_without_one(lake):
         "2023-03-14 unknown 14.00",
         "2023-03-15 unknown 15.00",
     ]
+
+
+def meanwhile(run: dict, lake: TestLake) -> dict[str, Decimal]:
+    return publication.counted_meanwhile(lake.reader, run["plan"])
+
+
+def test_money_counts_nowhere_until_the_day_that_it_moved_to_is_published(lake):
+    lake.arrive("1", "purchase 03-25T08:00 moves paid\n item 03-25T08:00 moves 1 80.00")
+    lake.run(as_of_date="2023-04-01")
+    lake.arrive(
+        "2",
+        "purchase 03-26T08:00 moves paid 03-10\n purchase 03-10T08:00 new paid\n item 03-10T08:00 new 1 7.00",
+    )
+    narrow = lake.run(as_of_date="2023-04-01", start_date="2023-03-25", end_date="2023-03-31")
+    assert lake.published() == []
+    assert meanwhile(narrow, lake) == {"twice": 0, "nowhere": Decimal("80.00")}
+
+    repaired = lake.run(as_of_date="2023-04-01", notebooks=GOLD)
+    assert lake.published() == ["2023-03-10 unknown 87.00"]
+    assert meanwhile(repaired, lake) == {"twice": 0, "nowhere": 0}
+
+
+def test_money_counts_nowhere_though_it_moved_on_between_pending_days(lake):
+    lake.arrive("1", "purchase 03-25T08:00 moves paid\n item 03-25T08:00 moves 1 80.00")
+    lake.run(as_of_date="2023-04-01")
+    window = {"as_of_date": "2023-04-01", "start_date": "2023-03-25", "end_date": "2023-03-31"}
+    lake.arrive("2", "purchase 03-26T08:00 moves paid 03-10")
+    lake.run(**window)
+    lake.arrive("3", "purchase 03-27T08:00 moves paid 03-11")
+    assert meanwhile(lake.run(**window), lake) == {"twice": 0, "nowhere": Decimal("80.00")}
+
+
+def test_money_that_was_withdrawn_and_paid_again_counts_twice_until_its_old_day_is_published(lake):
+    lake.arrive("1", "purchase 03-10T08:00 again paid\n item 03-10T08:00 again 1 80.00")
+    lake.run(as_of_date="2023-04-01")
+    lake.arrive("2", "purchase 03-20T08:00 again unpaid\n purchase 03-25T08:00 again paid")
+    narrow = lake.run(as_of_date="2023-04-01", start_date="2023-03-25", end_date="2023-03-25")
+    assert lake.published() == ["2023-03-10 unknown 80.00", "2023-03-25 unknown 80.00"]
+    assert meanwhile(narrow, lake) == {"twice": Decimal("80.00"), "nowhere": 0}
+
+
+def test_money_that_is_back_where_it_was_is_neither_twice_nor_nowhere(lake):
+    """One delivery moves a purchase to a day that waits, and back; another purchase makes that day wait."""
+    lake.arrive("1", "purchase 03-25T08:00 moves paid\n item 03-25T08:00 moves 1 80.00")
+    lake.run(as_of_date="2023-04-01")
+    lake.arrive(
+        "2",
+        """
+        purchase 03-26T08:00 moves  paid 03-10
+        purchase 03-27T08:00 moves  unpaid
+        purchase 03-28T08:00 moves  paid 03-25
+        purchase 03-10T08:00 new    paid
+        item     03-10T08:00 new    1 7.00
+        """,
+    )
+    narrow = lake.run(as_of_date="2023-04-01", start_date="2023-03-25", end_date="2023-03-31")
+    assert lake.published() == ["2023-03-25 unknown 80.00"]
+    assert meanwhile(narrow, lake) == {"twice": 0, "nowhere": 0}
+
+
+def test_a_purchase_that_is_only_new_on_a_waiting_day_has_not_moved(lake):
+    lake.arrive("1", "purchase 03-25T08:00 1 paid\n item 03-25T08:00 1 1 80.00")
+    lake.run(as_of_date="2023-04-01")
+    lake.arrive(
+        "2", "purchase 03-26T08:00 1 unpaid\n purchase 03-10T08:00 new paid\n item 03-10T08:00 new 1 7.00"
+    )
+    window = {"as_of_date": "2023-04-01", "start_date": "2023-03-25", "end_date": "2023-03-31"}
+    lake.run(**window)
+    assert lake.published() == []
+    lake.arrive("3", "purchase 03-27T08:00 1 paid 03-10")  # it was withdrawn before, and rightly so
+    assert meanwhile(lake.run(**window), lake) == {"twice": 0, "nowhere": 0}
+
+
+# --- Content is ingested once, and read again where that is asked for ----------------------------------
+
+
+def outcomes(lake: TestLake) -> list[str]:
+    rows = lake.reader.rows("select path, outcome from bronze.files order by recorded_at, path")
+    return [f"{row['path']} {row['outcome']}" for row in rows]
+
+
+def test_content_that_was_also_refused_under_another_name_is_ingested_once(lake):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    shutil.copy(lake.landing / "purchase-1.csv", lake.landing / "Copy of 1.csv")
+    lake.run(notebooks=("01_bronze",))
+    assert outcomes(lake) == [
+        "Copy of 1.csv refused",
+        "product_item-1.csv ingested",
+        "purchase-1.csv ingested",
+    ]
+
+    shutil.copy(lake.landing / "purchase-1.csv", lake.landing / "purchase-2.csv")
+    os.utime(lake.landing / "purchase-1.csv", (1, 1))
+    lake.run(notebooks=("01_bronze",))
+    assert outcomes(lake)[3:] == ["purchase-1.csv repeated", "purchase-2.csv repeated"]
+    assert len(lake.reader.rows("select 1 from bronze.purchase")) == 1
+
+
+def replaced_in_place(file: Path, old: str, new: str) -> None:
+    """Other content of the same size and time."""
+    before = file.stat()
+    assert file.read_text().count(old) == 1 and len(old) == len(new)
+    file.write_text(file.read_text().replace(old, new))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_file_that_was_replaced_in_place_is_found_by_reading_all_again(lake):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    lake.put("notes.csv", "of no table")
+    lake.run(notebooks=("01_bronze", "02_silver"))
+    told = outcomes(lake)
+    replaced_in_place(lake.landing / "product_item-1.csv", "10.00", "12.00")
+    lake.run(notebooks=("01_bronze", "02_silver"))
+    assert outcomes(lake) == told
+
+    lake.run(reread=True)
+    assert outcomes(lake) == [*told, "product_item-1.csv ingested"]
+    assert lake.published() == ["2023-03-10 unknown 12.00"]
+
+    lake.run(notebooks=("01_bronze",), reread="True")  # as papermill's -r brings it
+    assert outcomes(lake) == [*told, "product_item-1.csv ingested"]  # what is as it was is not noted again
+    with pytest.raises(UsageError, match="reread: 'yes' is neither True nor False"):
+        lake.run(notebooks=("01_bronze",), reread="yes")
+
+
+def test_today_is_that_of_the_zone_that_was_set(monkeypatch):
+    """Between these two zones lie 26 hours, so their dates are never the same."""
+    days = []
+    for zone in ("Etc/GMT+12", "Pacific/Kiritimati"):
+        monkeypatch.setenv("GMV_TIMEZONE", zone)
+        settings.cache_clear()
+        days.append(settings().today())
+    assert dt.timedelta(1) <= days[1] - days[0] <= dt.timedelta(2)
 
 
 def test_closed_books_wait_for_a_window_that_ends_in_them(lake, monkeypatch):

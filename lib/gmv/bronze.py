@@ -48,15 +48,11 @@ def unread(reader: Reader, folder: Path, reread: bool = False) -> list[landing.L
     Args:
         reread: all files, known or not.
     """
-    known = {
-        (row["path"], row["size"], row["modified_at"])
-        for row in reader.rows(
-            "select path, size, modified_at from bronze.files where outcome not in ('retracted', 'restored') "
-            "qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1"
-        )
-    }
     found = landing.find(folder)
-    return [file for file in found if reread or (file.path, file.size, file.modified_at) not in known]
+    if reread:
+        return found
+    known = _last_outcomes(reader)
+    return [file for file in found if not _is_as_it_was(file, known)]
 
 
 def take_in(
@@ -76,15 +72,18 @@ def take_in(
         progress: told each file's path before it is read.
 
     Returns:
-        An outcome for each file: `ingested`, `repeated` (its content is in bronze already) or `refused`.
+        An outcome for each file: `ingested`, `repeated` (its content is in bronze already) or `refused`; none for
+        a file that was read again and is what it was.
     """
     seen = {
         row["sha256"]: row["outcome"]
         for row in reader.rows(
-            "select sha256, outcome, reason from bronze.files where sha256 is not null and outcome <> 'repeated' "
-            "qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1"
+            "select sha256, outcome from bronze.files where list_contains($holds, outcome) "
+            "qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1",
+            holds=list(HOLDS_RECORDS),
         )
     }
+    known = _last_outcomes(reader)
     arrivals = Arrivals()
     ingested_at = records.now()
     for file in files:
@@ -93,6 +92,8 @@ def take_in(
             outcome = _outcome_of(file, seen, run, ingested_at, target, arrivals)
         except landing.Changed as waiting:
             arrivals.waiting.append(str(waiting))
+            continue
+        if _is_as_it_was(file, known) and _is_what_was_told(outcome, known[file.path]):
             continue
         arrivals.outcomes.append(
             {
@@ -106,6 +107,29 @@ def take_in(
             }
         )
     return arrivals
+
+
+def _last_outcomes(reader: Reader) -> dict[str, dict]:
+    """What the lake knows of each path: size, modified_at, sha256 and outcome, as last read."""
+    return {
+        row["path"]: row
+        for row in reader.rows(
+            "select path, size, modified_at, sha256, outcome from bronze.files "
+            "where outcome not in ('retracted', 'restored') "
+            "qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1"
+        )
+    }
+
+
+def _is_as_it_was(file: landing.LandingFile, known: dict[str, dict]) -> bool:
+    last = known.get(file.path)
+    return last is not None and (file.size, file.modified_at) == (last["size"], last["modified_at"])
+
+
+def _is_what_was_told(outcome: dict, last: dict) -> bool:
+    """Whether the same content had the same outcome: what was ingested then is repeated now."""
+    held = {"ingested": "repeated"}.get(last["outcome"], last["outcome"])
+    return (outcome["outcome"], outcome.get("sha256")) == (held, last["sha256"])
 
 
 def _outcome_of(

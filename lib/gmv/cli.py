@@ -144,6 +144,7 @@ def plan(
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     lake: LakeOption = None,
     landing: LandingOption = None,
+    runs_dir: RunsOption = None,
 ) -> None:
     """What a run would do and change, without writing: files, days, numbers, reasons. 3: checks would refuse."""
     from gmv import tell
@@ -153,7 +154,7 @@ def plan(
 
     accepting = acceptance.asked_for(accept, because)
     request = _request(
-        start_date, end_date, as_of_date, lake, landing, None, reread, resume, accepting=accepting
+        start_date, end_date, as_of_date, lake, landing, runs_dir, reread, resume, accepting=accepting
     )
     planned = planning.plan(request, _showing)
     if output is Format.table:

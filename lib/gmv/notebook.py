@@ -31,10 +31,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+REREAD = "reread"
+"""Parameter of 01_bronze alone."""
 ACCEPTING = ("accept", "because")
 """Parameters of 03_gold alone."""
 
-PARAMETERS = ("start_date", "end_date", "as_of_date", "lake", "landing", "runs_dir", "run_id", *ACCEPTING)
+PARAMETERS = (
+    "start_date",
+    "end_date",
+    "as_of_date",
+    "lake",
+    "landing",
+    "runs_dir",
+    "run_id",
+    REREAD,
+    *ACCEPTING,
+)
 WRITERS = ("01_bronze", "02_silver", "03_gold")
 """Notebooks that write to the lake; the others take no lock."""
 REPORT = "04_report"
@@ -67,6 +79,7 @@ class Step:
         window: the days to publish, as given (`start_date`, `end_date`).
         today: days before it are closed.
         run: this run's id.
+        reread: whether to read every file again, known or not.
         accepting: the check that a person accepts in this run, and why; None: none.
         lake_path, landing, runs_dir: folders.
     """
@@ -81,6 +94,7 @@ class Step:
         self.landing = location.location(parameters["landing"] or settings().landing)
         self.runs_dir = location.location(parameters["runs_dir"] or settings().runs_dir)
         self.run = check_run_id(str(parameters["run_id"])) if parameters["run_id"] else new_run_id()
+        self.reread = parse_flag(REREAD, parameters[REREAD])
         self.accepting = acceptance.asked_for(parameters["accept"], parameters["because"])
         self._facts: dict[str, Any] = {}
         self._began = records.now()
@@ -241,6 +255,19 @@ def parse_date(name: str, text: object) -> dt.date | None:
         except ValueError:
             pass
     raise UsageError(f"{name}: {text!r} is no date; write it as YYYY-MM-DD.")
+
+
+def parse_flag(name: str, value: object) -> bool:
+    """True of `True`, False of `False` or an empty text; papermill's `-r` brings them as texts.
+
+    Raises:
+        UsageError: naming the parameter and its value.
+    """
+    known = {"true": True, "false": False, "": False}
+    text = "" if value is None else str(value).lower()
+    if text not in known:
+        raise UsageError(f"{name}: {value!r} is neither True nor False.")
+    return known[text]
 
 
 def code_version() -> str:

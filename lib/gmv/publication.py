@@ -246,30 +246,49 @@ def _published_by_history(reader: Reader) -> dict[Place, Decimal]:
 
 
 def counted_meanwhile(reader: Reader, the_plan: Plan) -> dict[str, Decimal]:
-    """Money of purchases that moved between a published day and one that stays pending.
+    """Money of purchases that went from a published day to one that stays pending, or the other way.
+
+    What a pending day does not show yet are its postings since the ledger last added up to its published
+    numbers. A purchase that these take away, and that counts on a day which does not wait, counts twice; one
+    that they bring, and that has left such a day at the same time or later, counts nowhere.
+
+    Args:
+        reader: the lake after the publication.
 
     Returns:
-        twice: it still counts on the old, pending day and already on the new one; nowhere: it has left the
-        old day and its new one is pending. The next run without a window repairs both.
+        twice and nowhere. The next run that publishes the pending days repairs both.
     """
+    if not the_plan.pending:
+        return {"twice": Decimal("0.00"), "nowhere": Decimal("0.00")}
     (row,) = reader.rows(
         """
-        with unpublished as (
-            select * from gold.gmv_ledger as posting
-            where reason = 'moved_day' and list_contains($pending, transaction_date) and ledger_seq > (
-                select coalesce(max(ledger_seq), 0) from gold.daily_gmv_history as history
-                where history.transaction_date = posting.transaction_date
-                  and history.subsidiary = posting.subsidiary)
-        ), moved as (
-            select here.amount from unpublished as here join gold.gmv_ledger as there
-            on there.purchase_id = here.purchase_id and there.known_on = here.known_on
-               and there.ledger_seq = here.ledger_seq and there.reason = 'moved_day'
-               and there.purchases = -here.purchases
-               and not list_contains($waiting, there.transaction_date)
+        with of_pending as (
+            select *, sum(amount) over (
+                partition by transaction_date, subsidiary order by ledger_seq
+                range between unbounded preceding and current row) as gmv_then
+            from gold.gmv_ledger where list_contains($pending, transaction_date)
+        ), unpublished as (
+            select of_pending.* from of_pending left join gold.daily_gmv as published
+                using (transaction_date, subsidiary)
+            qualify ledger_seq > coalesce(
+                max(ledger_seq) filter (gmv_then = coalesce(published.gmv, 0))
+                    over (partition by transaction_date, subsidiary), 0)
+        ), lacking as (
+            select purchase_id, sum(amount) as amount, sum(purchases) as purchases,
+                   min(min(ledger_seq)) over (partition by purchase_id) as since
+            from unpublished group by purchase_id, transaction_date having sum(purchases) <> 0
+        ), elsewhere as (
+            select purchase_id, bool_or(still > 0) as counts, max(left_at) as left_at from (
+                select purchase_id, sum(purchases) as still, max(ledger_seq) filter (purchases < 0) as left_at
+                from gold.gmv_ledger semi join lacking using (purchase_id)
+                where not list_contains($waiting, transaction_date)
+                group by purchase_id, transaction_date
+            ) group by purchase_id
         )
-        select cast(coalesce(-sum(amount) filter (amount < 0), 0) as decimal(38, 2)) as twice,
-               cast(coalesce(sum(amount) filter (amount > 0), 0) as decimal(38, 2)) as nowhere
-        from moved
+        select cast(coalesce(-sum(amount) filter (purchases < 0 and counts), 0) as decimal(38, 2)) as twice,
+               cast(coalesce(sum(amount) filter (purchases > 0 and left_at >= since), 0) as decimal(38, 2))
+                   as nowhere
+        from lacking join elsewhere using (purchase_id)
         """,
         pending=list(the_plan.pending),
         waiting=[*the_plan.pending, *the_plan.in_progress],

@@ -80,7 +80,7 @@ class Kernels:
             with (folder / LOG).open("ab") as log:
                 self._origin = Origin(_own_environment(), [lock.fd] if lock else [], log)
 
-    def execute(self, name: str, output: Path, parameters: Mapping[str, str], then: str = "") -> None:
+    def execute(self, name: str, output: Path, parameters: Mapping[str, Any], then: str = "") -> None:
         """Run a notebook in a kernel of its own, and save it with its outputs, also when it fails.
 
         Args:
@@ -95,7 +95,7 @@ class Kernels:
         with _signals_between_callbacks():
             self._execute(name, output, parameters, then)
 
-    def _execute(self, name: str, output: Path, parameters: Mapping[str, str], then: str) -> None:
+    def _execute(self, name: str, output: Path, parameters: Mapping[str, Any], then: str) -> None:
         is_report = name == notebook.REPORT
         lock, server = (None, None) if is_report else (self._lock, self._server)
         kernel = KernelManager(
@@ -302,7 +302,7 @@ def _imports_of(name: str) -> list[str]:
     ]
 
 
-def _execute(name: str, output: Path, parameters: Mapping[str, str], kernel: KernelManager) -> None:
+def _execute(name: str, output: Path, parameters: Mapping[str, Any], kernel: KernelManager) -> None:
     # Imported while the kernel and perhaps a server start. jsonschema, if it can, compiles grammars of
     # addresses then, one of them for more than a second; notebooks have no such addresses to check.
     for grammar in ("rfc3987_syntax", "uri_template"):

@@ -39,7 +39,7 @@ class Record:
     place: Path
     window: Window
     today: dt.date
-    parameters: dict[str, str]
+    parameters: dict[str, Any]
     outcome: str = ""
     message: str = ""
     started_at: dt.datetime = field(default_factory=records.now)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gmv import bronze, monitoring, notebook, progress, publication, verify
 from gmv.errors import GmvError, PublicationRefused, UsageError
@@ -272,7 +272,7 @@ def _record(request: Request, run_id: str, kind: str) -> Record:
         request.runs_dir / run_id,
         request.window,
         request.as_of_date or settings().today(),
-        _parameters(request) | _accepting(request),
+        _parameters(request) | _of_one_notebook(request),
         copy_to=request.record_to,
     )
 
@@ -281,7 +281,7 @@ def _require_places(request: Request) -> None:
     for place in (request.lake, request.landing, request.runs_dir):
         location.check(place)
     if not location.is_remote(request.landing) and not request.landing.is_dir():
-        raise GmvError(
+        raise UsageError(
             f"The landing folder {request.landing} does not exist. Make it, or name another by --landing."
         )
 
@@ -376,15 +376,15 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
         raise refused
 
 
-def _publish(record: Record, show: Show, parameters: Mapping[str, str], kernels: Kernels, then: str) -> None:
-    accepting = {name: record.parameters[name] for name in notebook.ACCEPTING if name in record.parameters}
+def _publish(record: Record, show: Show, parameters: Mapping[str, Any], kernels: Kernels, then: str) -> None:
+    of_one = {"01_bronze": (notebook.REREAD,), "03_gold": notebook.ACCEPTING}
     for name, following in itertools.pairwise((*notebook.WRITERS, then)):
         with show(name), record.timed(name):
-            own = {**parameters, **accepting} if name == "03_gold" else parameters
-            kernels.execute(name, record.folder / f"{name}.ipynb", own, then=following)
+            own = {key: record.parameters[key] for key in of_one.get(name, ()) if key in record.parameters}
+            kernels.execute(name, record.folder / f"{name}.ipynb", {**parameters, **own}, then=following)
 
 
-def _render_report(request: Request, folder: Path, parameters: Mapping[str, str], kernels: Kernels) -> None:
+def _render_report(request: Request, folder: Path, parameters: Mapping[str, Any], kernels: Kernels) -> None:
     """The executed 04_report, the page and the CSV of its numbers, in a folder."""
     with ThreadPoolExecutor(1) as beside:
         importing = beside.submit(importlib.import_module, "gmv.report.page")  # while the kernel works
@@ -482,9 +482,11 @@ def _parameters(request: Request) -> dict[str, str]:
     }
 
 
-def _accepting(request: Request) -> dict[str, str]:
+def _of_one_notebook(request: Request) -> dict[str, Any]:
+    """Parameters that only one notebook knows, and only where they were asked for."""
     asked = request.accepting
-    return dict(zip(notebook.ACCEPTING, (asked.check, asked.because), strict=True)) if asked else {}
+    accepting = dict(zip(notebook.ACCEPTING, (asked.check, asked.because), strict=True)) if asked else {}
+    return accepting | ({notebook.REREAD: True} if request.reread else {})
 
 
 @contextlib.contextmanager
