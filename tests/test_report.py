@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -705,11 +706,15 @@ def test_the_newest_certificate_is_told_beside_the_lake_as_it_is(march: Path, tm
     assert health.certificate(reader, tmp_path).in_words.startswith("No certificate")
     compared = {"what": "Ledger", "rows": 6, "different": 0, "cents_apart": 0}
     told = {"agrees": True, "versions": {"gold/gmv_ledger": 0}, "comparisons": [compared]}
-    (tmp_path / "runs" / "r1").mkdir(parents=True)
-    kept = tmp_path / "runs" / "r1" / "certificate.json"
+    for folder in ("verify-r1", "r2"):
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+    kept = tmp_path / "runs" / "verify-r1" / "certificate.json"
     kept.write_text(json.dumps(told))
+    of_a_run = tmp_path / "runs" / "r2" / "certificate.json"  # of what that run changed, and newer
+    of_a_run.write_text(json.dumps({**told, "comparisons": [{**compared, "rows": 2}]}))
+    os.utime(of_a_run, (2e9, 2e9))
     said = health.certificate(reader, tmp_path / "runs").in_words
-    assert "6 rows" in said and "in r1. The tables are still those that were compared." in said
+    assert "6 rows" in said and "in verify-r1. The tables are still those that were compared." in said
     kept.write_text(json.dumps({**told, "agrees": False, "versions": {"gold/gmv_ledger": 7}}))
     said = health.certificate(reader, tmp_path / "runs").in_words
     assert said.startswith("NOT CERTIFIED") and "1 of the compared tables have changed" in said

@@ -204,7 +204,7 @@ def test_wrong_use_ends_with_2_and_writes_nothing(folders, tmp_path, arguments, 
 
 def test_missing_landing_folder_is_an_error_of_one_sentence(tmp_path):
     failed = gmv("run", "--lake", str(tmp_path / "lake"), "--landing", str(tmp_path / "none"))
-    assert failed.returncode == 2
+    assert failed.returncode == 1
     assert "does not exist" in failed.stderr and "Traceback" not in failed.stderr
 
 

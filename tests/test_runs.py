@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import model
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from gmv import notebook, publication, show, status
+from gmv import notebook, problems, publication, show, status
 from gmv.errors import GmvError, LakeLocked, PublicationRefused, UsageError
 from gmv.lake import location, lock, records
+from gmv.report import health
 from gmv.settings import settings
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, FILES, PRODUCT_ITEM
 from pipeline import Died, TestLake, dying, execute
@@ -392,6 +393,39 @@ def test_a_purchase_that_is_only_new_on_a_waiting_day_has_not_moved(lake):
     assert lake.published() == []
     lake.arrive("3", "purchase 03-27T08:00 1 paid 03-10")  # it was withdrawn before, and rightly so
     assert meanwhile(lake.run(**window), lake) == {"twice": 0, "nowhere": 0}
+
+
+def test_an_anomaly_is_over_when_its_day_is_judged_anew_and_passes(lake):
+    def odd(check: str) -> list[str]:
+        found = problems.open_problems(lake.reader, today)
+        return [one.subject.removeprefix(f"{check}:") for one in found if one.subject.startswith(f"{check}:")]
+
+    today = dt.date(2023, 3, 12)
+    lake.arrive(
+        "1",
+        """
+        purchase 03-10T08:00 1 paid
+        item     03-10T08:00 1 1 100.00
+        purchase 03-11T08:00 2 paid
+        item     03-11T08:00 2 1 10.00
+        purchase 03-09T08:00 4 paid
+        item     03-09T08:00 4 1 900.00
+        """,
+    )
+    lake.run(as_of_date="2023-03-12")
+    assert odd("day_drop") == ["2023-03-11", "2023-03-10"]
+    assert "2023-03-11 purchase_extra_info" in odd("feed_missing")
+
+    lake.arrive("2", "purchase 03-11T09:00 3 paid\n item 03-11T09:00 3 1 95.00\n info 03-11T09:00 3 nac")
+    lake.run(as_of_date="2023-03-12")
+    assert odd("day_drop") == ["2023-03-10"]  # which was not judged anew
+    assert odd("feed_missing") == ["2023-03-10 purchase_extra_info", "2023-03-09 purchase_extra_info"]
+    shown = health.anomalies(lake.reader)
+    assert shown[shown["check"] == "day_drop"]["day"].dt.day.tolist() == [10]
+
+    lake.arrive("3", "item 03-11T10:00 3 1 1.00")
+    lake.run(as_of_date="2023-03-12")
+    assert odd("day_drop") == ["2023-03-11", "2023-03-10"]
 
 
 # --- Content is ingested once, and read again where that is asked for ----------------------------------

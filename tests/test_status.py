@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import small_lake
 from gmv import cli, monitoring, problems, status, tables
+from gmv.checks import BY_NAME
 from gmv.lake import lock
 from gmv.lake.reader import Reader
+from gmv.quality import acceptance
+from gmv.quality.findings import Finding
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from small_lake import at, day
 from typer.testing import CliRunner
@@ -72,6 +75,17 @@ def test_what_a_person_accepted_is_no_problem(lake):
     again = {**odd, "run": "r2", "accepted": True, "recorded_at": at("2023-03-03")}
     small_lake.write(lake, tables.CHECK_RESULTS, [again])
     assert kinds(lake) == []
+
+
+def test_what_a_person_accepted_later_is_no_problem(lake):
+    odd = {"run": "r1", "check": "weekday_gmv", "severity": "warn", "passed": False}
+    odd |= {"subject": "2023-02-23 nac", "value": "5.00", "message": "m", "recorded_at": at("2023-03-02")}
+    small_lake.write(lake, tables.CHECK_RESULTS, [odd])
+    assert kinds(lake) == ["anomaly"]
+    for value, left in (("6.00", ["anomaly"]), ("5.00", [])):  # an acceptance holds for what was found
+        found = Finding(BY_NAME["weekday_gmv"], "2023-02-23 nac", value, "m")
+        acceptance.accept(lake, [found], acceptance.Acceptance("weekday_gmv", "it is so"), "r2")
+        assert kinds(lake) == left
 
 
 def test_an_anomaly_is_no_problem_any_more_when_a_week_has_been_published_since(lake):

@@ -90,7 +90,7 @@ UNMATCHED_FILE = Check(
     "warn",
     "file",
     "its name or folder names a table",
-    "Rename it after its table, move it into a folder with the table's name, or out of landing.",
+    "Rename it after its table, move it into a folder with the table's name, or accept it.",
 )
 QUARANTINED = Check(
     "quarantined",

@@ -43,7 +43,7 @@ _WORDS = {
 _CAUSES = {
     "retraction": ", because a file was retracted",
     "undo": ", because a retracted file was restored",
-    "rule": ", because the rule of GMV changed",
+    "rule": ", because the lake was rebuilt (a rule of GMV had changed, or a table was damaged)",
 }
 _BEHIND: dict[str, EventTable] = {
     "paid": PURCHASE,

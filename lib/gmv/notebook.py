@@ -219,9 +219,11 @@ def _require_whole(lake_path: Path) -> None:
     needed += [GMV_LEDGER, DAILY_GMV] if has_gold else []
     missing = [table.path for table in needed if not reader.exists(table)]
     if missing:
+        remedy = "`gmv rebuild` makes it anew from bronze"
+        if GMV_LEDGER.path in missing:
+            remedy = "bring it back from a backup; without one, `gmv rebuild` makes it anew, without its past"
         raise GmvError(
-            f"The lake lacks {', '.join(missing)}, though runs have written that. Nothing was changed; "
-            "`gmv rebuild` makes it anew from bronze."
+            f"The lake lacks {', '.join(missing)}, though runs have written that. Nothing was changed; {remedy}."
         )
 
 

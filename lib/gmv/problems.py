@@ -19,6 +19,7 @@ from gmv.lake.location import is_remote
 from gmv.lake.reader import Reader
 from gmv.quality import acceptance, files
 from gmv.quality.findings import severity
+from gmv.quality.standing import standing
 from gmv.settings import settings
 from gmv.tables import EVENT_TABLES
 
@@ -32,8 +33,6 @@ QUARANTINE = "quarantine"
 
 ANOMALY_DAYS = 7
 """An anomaly is a problem while its day is among the newest published ones; later it is history."""
-
-_BY_DAY = r"^\d{4}-\d{2}-\d{2}( |$)"
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,6 @@ class Problem:
     def is_broken(self) -> bool:
         """Late or broken: numbers are missing or can't be made, so that somebody must act."""
         return self.kind in (FAILED_RUN, BLOCKED, STALE)
-
-    @property
-    def is_news(self) -> bool:
-        """It happened, and is not something that can be put right: its end is not worth a message."""
-        return self.kind == RESTATEMENT
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.what, self.why, self.advice) if part)
@@ -176,18 +170,11 @@ def _stale(fresh: Freshness) -> Iterable[Problem]:
 
 
 def _anomalies(reader: Reader) -> Iterable[Problem]:
-    rows = reader.rows(
-        f"""
-        select cast(left(subject, 10) as date) as day, "check", subject, message from (
-            select * from monitoring.check_results
-            qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
-        )
-        where not passed and not coalesce(accepted, false) and severity = 'warn'
-            and regexp_matches(subject, '{_BY_DAY}')
-            and day > (select max(transaction_date) from gold.daily_gmv) - {ANOMALY_DAYS}
-        order by day desc, "check", subject
-        """
-    )
+    (newest,) = reader.rows("select max(transaction_date) as day from gold.daily_gmv")
+    if newest["day"] is None:
+        return
+    since = newest["day"] - dt.timedelta(ANOMALY_DAYS)
+    rows = [row for row in standing(reader) if row["severity"] == "warn" and row["day"] > since]
     made_of = _made_of(reader, {row["day"] for row in rows})
     for row in rows:
         yield Problem(

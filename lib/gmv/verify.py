@@ -38,6 +38,8 @@ from gmv.tables import (
 
 CERTIFICATE = "certificate.json"
 """A certificate's file in the folder of its run."""
+FOLDER = "verify-"
+"""What the folders of `gmv verify` begin with, whose certificates are of the whole lake."""
 
 SHOWN = 20
 """Differences that a comparison names; all of them are counted."""

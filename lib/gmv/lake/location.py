@@ -113,18 +113,24 @@ def _listed(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
         more = {"ContinuationToken": told["NextContinuationToken"]}
 
 
-def newest(folder: Path, name: str) -> tuple[Path, dt.datetime] | None:
-    """The newest file of a name in the folders of a folder, and when it was written (UTC, without zone)."""
+def newest(folder: Path, name: str, within: str = "") -> tuple[Path, dt.datetime] | None:
+    """The newest file of a name in the folders of a folder, and when it was written (UTC, without zone).
+
+    Args:
+        within: only in folders whose names begin so.
+    """
     if is_remote(folder):
         written = [
             (found.location, found.modified_at)
             for found in objects(folder)
-            if found.path.count("/") == 1 and found.path.endswith(f"/{name}")
+            if found.path.count("/") == 1
+            and found.path.endswith(f"/{name}")
+            and found.path.startswith(within)
         ]
     else:
         written = [
             (file, dt.datetime.fromtimestamp(file.stat().st_mtime, dt.UTC).replace(tzinfo=None))
-            for file in folder.glob(f"*/{name}")
+            for file in folder.glob(f"{within}*/{name}")
         ]
     return max(written, key=lambda one: one[1], default=None)
 

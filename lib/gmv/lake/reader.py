@@ -28,7 +28,15 @@ from gmv.errors import GmvError
 from gmv.lake import location, pruning
 from gmv.lake.pruning import Range, quoted
 from gmv.settings import settings
-from gmv.tables import EVENT_TABLES, TABLES, Table
+from gmv.tables import (
+    DAILY_GMV_HISTORY,
+    EVENT_TABLES,
+    GMV_LEDGER,
+    LEDGER_DAYS,
+    SILVER_SUMS,
+    TABLES,
+    Table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +67,11 @@ class Damaged(GmvError):
     def __init__(self, table: Table, problem: str) -> None:
         self.problem = problem
         remedy = "`gmv rebuild` makes it anew from bronze"
-        if table.layer not in ("silver", "gold"):
+        if table in (GMV_LEDGER, DAILY_GMV_HISTORY):
+            remedy = "bring it back from a backup; without one, `gmv rebuild` goes on without what is lost"
+        elif table in (SILVER_SUMS, LEDGER_DAYS):
+            remedy = "delete its folder: the next run makes it anew"
+        elif table.layer not in ("silver", "gold"):
             remedy = "bring it back from a backup"
         super().__init__(f"{table.path} can't be read: {problem} Nothing was changed; {remedy}.")
 

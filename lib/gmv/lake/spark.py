@@ -372,7 +372,8 @@ class SparkServer:
             "-Dio.netty.tryReflectionSetAccessible=true",
             f"-Dlog4j2.configurationFile={_HERE / 'log4j2.xml'}",
             "-cp",
-            os.pathsep.join([f"{_pyspark_home()}/jars/*", *map(str, jars())]),
+            # Last: an archive of classes holds for a path that begins as its own.
+            os.pathsep.join([f"{_pyspark_home()}/jars/*", *map(str, jars()), *_hadoops_settings()]),
             "org.apache.spark.deploy.SparkSubmit",
             "--class",
             "org.apache.spark.sql.connect.service.SparkConnectServer",
@@ -399,6 +400,11 @@ def _for_s3(scratch: str) -> dict[str, object]:
     if endpoint:
         confs |= {"fs.s3a.endpoint": endpoint, "fs.s3a.path.style.access": "true"}
     return {f"spark.hadoop.{name}": value for name, value in confs.items()}
+
+
+def _hadoops_settings() -> list[str]:
+    """The folders with the settings of a Hadoop cluster, which Spark's own launcher puts on the class path, too."""
+    return [os.environ[name] for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR") if os.environ.get(name)]
 
 
 def _for_cluster() -> dict[str, object]:

@@ -116,6 +116,15 @@ def found(
     return results
 
 
+def judged(
+    reader: Reader, coming: Mapping[Place, Decimal], days: Collection[dt.date]
+) -> dict[Check, Collection[dt.date]]:
+    """The days that each check of `found` judges: all of them, or those whose numbers move."""
+    moved = _moved(coming, published(reader), days)
+    of_numbers = (checks.DAY_DROP, checks.WEEKDAY_GMV, checks.SUBSIDIARY_VANISHED, checks.WEEKDAY_RECORDS)
+    return {checks.FEED_MISSING: days, **dict.fromkeys(of_numbers, moved)}
+
+
 def _moved(
     coming: Mapping[Place, Decimal], was: Mapping[Place, Decimal], days: Collection[dt.date]
 ) -> set[dt.date]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 from gmv.checks import Check
 from gmv.lake import records
@@ -58,11 +59,18 @@ class _Limits(dict):
         return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
-def note(lake_path: Path, found: Found, run: str, accepted: Iterable[tuple[str, str]] = ()) -> list[dict]:
+def note(
+    lake_path: Path,
+    found: Found,
+    run: str,
+    accepted: Iterable[tuple[str, str]] = (),
+    healed: Mapping[Check, Iterable[str]] = MappingProxyType({}),
+) -> list[dict]:
     """Append the results to `monitoring/check_results`: a row for each failing subject, one for a pass.
 
     Args:
         accepted: check and `accepted_as` of what was accepted.
+        healed: subjects that failed before and pass now, which get a row of their own.
 
     Returns:
         The rows.
@@ -79,6 +87,10 @@ def note(lake_path: Path, found: Found, run: str, accepted: Iterable[tuple[str, 
         }
         if not findings:
             rows.append({**common, "passed": True, "subject": "all", "value": "0", "message": limit(check)})
+        rows += [
+            {**common, "passed": True, "subject": subject, "value": "0", "message": limit(check)}
+            for subject in healed.get(check, ())
+        ]
         rows += [
             {
                 **common,

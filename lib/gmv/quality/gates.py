@@ -5,14 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 
-from gmv.checks import LEDGER_EQUALS_SILVER, NEGATIVE_GMV, RECOMPUTED, ROW_ACCOUNTING, SILVER_KEY_UNIQUE
+from gmv.checks import (
+    LEDGER_EQUALS_SILVER,
+    NEGATIVE_GMV,
+    RECOMPUTED,
+    ROW_ACCOUNTING,
+    SILVER_KEY_UNIQUE,
+    Check,
+)
 from gmv.errors import PublicationRefused
 from gmv.lake import pruning
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.publication import Place, Plan
-from gmv.quality import acceptance, days, files, oddities
+from gmv.quality import acceptance, days, files, oddities, standing
 from gmv.quality.acceptance import Acceptance
 from gmv.quality.findings import Finding, Found, in_words, note, severity, told
 from gmv.tables import EVENT_TABLES
@@ -149,7 +157,8 @@ def check_gold(
         **oddities.found(reader, oddities.since_last_publication(reader)),
         **days.found(reader, sums, coming, set(plan.publish), flagged),
     }
-    return _passed_or_refused(reader, found, run, accepting, flagged)
+    healed = standing.healed(reader, found, days.judged(reader, coming, plan.publish))
+    return _passed_or_refused(reader, found, run, accepting, flagged, healed)
 
 
 def _passed_or_refused(
@@ -158,6 +167,7 @@ def _passed_or_refused(
     run: str,
     accepting: Acceptance | None,
     earlier: Iterable[Finding] = (),
+    healed: Mapping[Check, Iterable[str]] = MappingProxyType({}),
 ) -> list[dict]:
     """Note the results, and what was accepted: of this run, and of what `earlier` runs published with a warning."""
     found = {check: findings for check, findings in found.items() if severity(check) != "off"}
@@ -170,7 +180,6 @@ def _passed_or_refused(
         ]
         acceptance.accept(reader.lake, newly, accepting, run)
         are_accepted |= {(finding.check.name, finding.accepted_as) for finding in newly}
-    rows = note(reader.lake, found, run, are_accepted)
     blocking = {
         check: left
         for check, findings in found.items()
@@ -183,6 +192,7 @@ def _passed_or_refused(
             ]
         )
     }
+    rows = note(reader.lake, found, run, are_accepted, {} if blocking else healed)
     if blocking:
         raise PublicationRefused(_refusal(blocking))
     return told(rows)

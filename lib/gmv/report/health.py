@@ -13,16 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from gmv import problems, waiting
+from gmv import problems, verify, waiting
 from gmv.finality import IN_PROGRESS, PENDING, PROVISIONAL, SETTLED, Finality
 from gmv.lake import location
 from gmv.lake.reader import Reader
+from gmv.quality.standing import standing
 from gmv.report import data
-
-_NEWEST_OF_SUBJECT = """
-    select * from monitoring.check_results
-    qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
-"""
 
 
 def broken(reader: Reader, today: dt.date) -> pd.DataFrame:
@@ -109,20 +105,19 @@ def freshness(reader: Reader, today: dt.date) -> pd.DataFrame:
 def anomalies(
     reader: Reader, start_date: dt.date | None = None, end_date: dt.date | None = None
 ) -> pd.DataFrame:
-    """Failed checks whose subject is a day, or a day and a subsidiary or table, newest judgement of each.
+    """Anomalies that stand: failed checks whose subject is a day, or a day and a subsidiary or table.
 
     Returns:
         day, about (the subsidiary or table; empty: the whole day), check, found, expected, message; by day.
     """
-    rows = reader.frame(
-        f"""
-        select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check",
-            "value" as found, "limit" as expected, message
-        from ({_NEWEST_OF_SUBJECT})
-        where not passed and accepted is not true and regexp_matches(subject, '^\\d{{4}}-\\d{{2}}-\\d{{2}}( |$)')
-        order by day desc, "check", about
-        """
-    )
+    columns = ["day", "about", "check", "found", "expected", "message"]
+    rows = pd.DataFrame(
+        [
+            (row["day"], row["about"], row["check"], row["value"], row["limit"], row["message"])
+            for row in standing(reader)
+        ],
+        columns=columns,
+    ).astype({"day": "datetime64[us]"})
     inside = (rows["day"] >= pd.Timestamp(start_date or dt.date(1700, 1, 1))) & (
         rows["day"] <= pd.Timestamp(end_date or dt.date(2200, 1, 1))
     )
@@ -232,7 +227,9 @@ class Certified:
 def certificate(reader: Reader, runs_dir: Path) -> Certified:
     """What the newest certificate in the runs folder says; a sentence where there is none."""
     columns = ["compared", "rows", "different", "cents_apart"]
-    newest = location.newest(runs_dir, "certificate.json")
+    newest = location.newest(
+        runs_dir, verify.CERTIFICATE, within=verify.FOLDER
+    )  # a run's own is of its changes alone
     if newest is None:
         return Certified(
             "No certificate: nobody has recomputed these numbers from bronze yet. The command gmv verify does.",

@@ -239,7 +239,7 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
     lock.ensure_free(request.lake)
     with show("verify"):
         certificate = verify.verify(reader, request.as_of_date or settings().today())
-    place = request.runs_dir / f"verify-{run_id}"
+    place = request.runs_dir / f"{verify.FOLDER}{run_id}"
     folder = location.local_twin(place)
     folder.mkdir(parents=True)
     verify.keep(certificate, folder)
@@ -281,7 +281,7 @@ def _require_places(request: Request) -> None:
     for place in (request.lake, request.landing, request.runs_dir):
         location.check(place)
     if not location.is_remote(request.landing) and not request.landing.is_dir():
-        raise UsageError(
+        raise GmvError(  # no wrong use: it may be there in a minute, so schedulers try again
             f"The landing folder {request.landing} does not exist. Make it, or name another by --landing."
         )
 

@@ -1,0 +1,54 @@
+"""Which anomalies of days still stand, by what later runs found and what a person has accepted."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+
+from gmv.checks import BY_NAME, Check
+from gmv.lake.reader import Reader
+from gmv.quality import acceptance
+from gmv.quality.findings import Found
+
+_FAILING = """
+    select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check", subject, severity,
+           "value", "limit", message
+    from (
+        select * from monitoring.check_results
+        qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
+    )
+    where not passed and accepted is not true and regexp_matches(subject, '^\\d{4}-\\d{2}-\\d{2}( |$)')
+    order by day desc, "check", about
+"""
+
+
+def standing(reader: Reader) -> list[dict]:
+    """Failed checks whose subject is a day, or a day and a subsidiary or table: the newest judgement of each,
+    but for those that were accepted, then or later.
+
+    Returns:
+        day, about (the subsidiary or table; empty: the whole day), check, subject, severity, value, limit,
+        message; newest days first.
+    """
+    rows = reader.rows(_FAILING)
+    accepted = acceptance.accepted(reader) if rows else set()
+    return [row for row in rows if (row["check"], f"{row['subject']}: {row['value']}") not in accepted]
+
+
+def healed(
+    reader: Reader, found: Found, judged: Mapping[Check, Collection[dt.date]]
+) -> dict[Check, list[str]]:
+    """The subjects that failed a check when they were judged last, and were judged anew and pass.
+
+    Args:
+        found: what fails now.
+        judged: the days that were judged anew, by check.
+    """
+    healed: dict[Check, list[str]] = {}
+    for row in reader.rows(_FAILING):
+        check = BY_NAME.get(row["check"])
+        if check not in found or row["day"] not in judged.get(check, ()):
+            continue
+        if row["subject"] not in {finding.subject for finding in found[check]}:
+            healed.setdefault(check, []).append(row["subject"])
+    return healed
