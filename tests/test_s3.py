@@ -169,6 +169,15 @@ def test_a_lake_has_one_holder_who_keeps_it_beyond_a_lease_by_renewing(place, sh
     lease.acquire(place, "run two").release()
 
 
+def test_a_lake_that_another_machine_writes_is_not_free(place):
+    lock.ensure_free(place)
+    held = lease.acquire(place, "run one")  # without the lock of this machine
+    with pytest.raises(LakeLocked, match="is being written by run one"):
+        lock.ensure_free(place)
+    held.release()
+    lock.ensure_free(place)
+
+
 def test_many_that_ask_at_once_give_one_holder(place):
     won, lost = [], []
 

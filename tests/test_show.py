@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from gmv import show
 from gmv.cli import app
+from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.tables import DAILY_GMV, PURCHASE_EXTRA_INFO, WAITING
 from small_lake import day, rows_of, write
@@ -74,3 +75,9 @@ def test_rows_are_read_some_at_a_time(lake, monkeypatch):
     batches = list(show.selection(DAILY_GMV).batches(Reader(lake)))
     assert max(map(len, batches)) < MANY
     assert [row["gmv"] for batch in batches for row in batch] == AMOUNTS
+
+
+def test_a_list_takes_no_dates(lake):
+    told = CliRunner().invoke(app, ["show", "orphans", "--start-date", "2023-02-08", "--lake", str(lake)])
+    assert isinstance(told.exception, UsageError)
+    assert str(told.exception) == "orphans is a list of what is so now; it takes no dates."

@@ -103,6 +103,10 @@ class _Seen:
     etag: str
     age_seconds: float
 
+    @property
+    def is_over(self) -> bool:
+        return self.content.get("released") or self.age_seconds > self.content["seconds"]
+
 
 def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lease:
     """Take the lake's lease.
@@ -130,20 +134,37 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lease:
             seen = _read(place)
             if seen is None:
                 etag = _put(place, content, IfNoneMatch="*")
-            elif seen.content.get("released") or seen.age_seconds > seen.content["seconds"]:
+            elif seen.is_over:
                 etag = _put(place, content, IfMatch=seen.etag)
             elif time.monotonic() >= deadline:
-                left = seen.content["seconds"] - seen.age_seconds
-                raise LakeLocked(
-                    f"The lake {lake} is being written by {_holder(seen)}. Nothing was changed; run again when "
-                    f"it has ended. If it was killed, its lease ends in {left:.0f} seconds."
-                )
+                raise _locked(lake, seen)
             else:
                 time.sleep(0.2)
                 continue
             if etag:
                 _refuse_store_without_conditions(place, content)
                 return Lease(place, content, etag)
+
+
+def ensure_free(lake: Path) -> None:
+    """Return if nobody holds the lake's lease at this moment.
+
+    Raises:
+        LakeLocked: naming who holds it.
+    """
+    place = lake / LEASE_OBJECT
+    with location.explained(place):
+        seen = _read(place)
+    if seen and not seen.is_over:
+        raise _locked(lake, seen)
+
+
+def _locked(lake: Path, seen: _Seen) -> LakeLocked:
+    left = seen.content["seconds"] - seen.age_seconds
+    return LakeLocked(
+        f"The lake {lake} is being written by {_holder(seen)}. Nothing was changed; run again when "
+        f"it has ended. If it was killed, its lease ends in {left:.0f} seconds."
+    )
 
 
 def check_conditions(lake: Path) -> str:

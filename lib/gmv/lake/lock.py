@@ -127,14 +127,17 @@ def ensure_free(lake: Path) -> None:
     Raises:
         LakeLocked: naming who holds it.
     """
-    path = lake / LOCK_FILE
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _locked(lake) from None
+    path = location.local_twin(lake) / LOCK_FILE
+    if path.exists():
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _locked(lake) from None
+    if location.is_remote(lake):
+        from gmv.lake import lease
+
+        lease.ensure_free(lake)
 
 
 def _locked(lake: Path) -> LakeLocked:
