@@ -711,13 +711,17 @@ def test_the_newest_certificate_is_told_beside_the_lake_as_it_is(march: Path, tm
     kept = tmp_path / "runs" / "verify-r1" / "certificate.json"
     kept.write_text(json.dumps(told))
     of_a_run = tmp_path / "runs" / "r2" / "certificate.json"  # of what that run changed, and newer
-    of_a_run.write_text(json.dumps({**told, "comparisons": [{**compared, "rows": 2}]}))
+    its_own = {"scope": "what 1 bronze run changed", "comparisons": [{**compared, "rows": 2}]}
+    of_a_run.write_text(json.dumps({**told, **its_own}))
     os.utime(of_a_run, (2e9, 2e9))
     said = health.certificate(reader, tmp_path / "runs").in_words
     assert "6 rows" in said and "in verify-r1. The tables are still those that were compared." in said
     kept.write_text(json.dumps({**told, "agrees": False, "versions": {"gold/gmv_ledger": 7}}))
     said = health.certificate(reader, tmp_path / "runs").in_words
     assert said.startswith("NOT CERTIFIED") and "1 of the compared tables have changed" in said
+    kept.unlink()
+    said = health.certificate(reader, tmp_path / "runs").in_words
+    assert "2 rows" in said and "Compared was what 1 bronze run changed; the command gmv verify" in said
 
 
 def test_numbers_on_the_page_and_beside_it_are_those_of_gmv_show(sample: Path, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Certified:
-    """The newest certificate of `gmv verify`, beside the lake as it is now.
+    """The newest certificate, beside the lake as it is now.
 
     Attributes:
         in_words: whether it agrees, for which state of the lake, and of when.
@@ -225,11 +225,14 @@ class Certified:
 
 
 def certificate(reader: Reader, runs_dir: Path) -> Certified:
-    """What the newest certificate in the runs folder says; a sentence where there is none."""
+    """What the newest certificate of the whole lake in the runs folder says; without one, the newest run's own.
+
+    A sentence where there is none at all.
+    """
     columns = ["compared", "rows", "different", "cents_apart"]
-    newest = location.newest(
-        runs_dir, verify.CERTIFICATE, within=verify.FOLDER
-    )  # a run's own is of its changes alone
+    # A run's own is of what it changed alone.
+    of_all = location.newest(runs_dir, verify.CERTIFICATE, within=verify.FOLDER)
+    newest = of_all or location.newest(runs_dir, verify.CERTIFICATE)
     if newest is None:
         return Certified(
             "No certificate: nobody has recomputed these numbers from bronze yet. The command gmv verify does.",
@@ -251,6 +254,8 @@ def certificate(reader: Reader, runs_dir: Path) -> Certified:
         if not changed
         else f"Since then, {len(changed)} of the compared tables have changed."
     )
+    if not of_all:
+        result += f" Compared was {told['scope']}; the command gmv verify compares the whole lake."
     return Certified(f"{result} Made {written:%Y-%m-%d %H:%M} UTC, in {found.parent.name}. {state}", frame)
 
 
