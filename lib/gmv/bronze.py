@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def take_in(
             holds=list(HOLDS_RECORDS),
         )
     }
-    known = _last_outcomes(reader)
+    known = cache(partial(_last_outcomes, reader))  # asked for where content is not new only
     arrivals = Arrivals()
     ingested_at = records.now()
     for file in files:
@@ -93,7 +94,7 @@ def take_in(
         except landing.Changed as waiting:
             arrivals.waiting.append(str(waiting))
             continue
-        if _is_as_it_was(file, known) and _is_what_was_told(outcome, known[file.path]):
+        if outcome["outcome"] != "ingested" and _was_told(file, outcome, known()):
             continue
         arrivals.outcomes.append(
             {
@@ -126,8 +127,11 @@ def _is_as_it_was(file: landing.LandingFile, known: dict[str, dict]) -> bool:
     return last is not None and (file.size, file.modified_at) == (last["size"], last["modified_at"])
 
 
-def _is_what_was_told(outcome: dict, last: dict) -> bool:
-    """Whether the same content had the same outcome: what was ingested then is repeated now."""
+def _was_told(file: landing.LandingFile, outcome: dict, known: dict[str, dict]) -> bool:
+    """Whether a file is as it was, and its content had this outcome: what was ingested then is repeated now."""
+    if not _is_as_it_was(file, known):
+        return False
+    last = known[file.path]
     held = {"ingested": "repeated"}.get(last["outcome"], last["outcome"])
     return (outcome["outcome"], outcome.get("sha256")) == (held, last["sha256"])
 

@@ -211,12 +211,10 @@ def show(
     disarmed.
     """
     from gmv import show as shown
-    from gmv.errors import UsageError
     from gmv.lake.reader import Reader
     from gmv.notebook import parse_date
     from gmv.publication import Window
     from gmv.quality import lists
-    from gmv.tables import TABLES
 
     if table in lists.LISTS and not (known_on or recorded_by or start_date or end_date):
         listed = lists.LISTS[table]
@@ -224,8 +222,6 @@ def show(
         drawn = found[: shown.MOST_DRAWN] if output is Format.table else found
         _print_rows([*listed.columns], drawn, output, table, _part("first", drawn, len(found)))
         return
-    if table in lists.LISTS and not any(table in (one.name, one.path) for one in TABLES):
-        raise UsageError(f"{table} is a list of what is so now; it takes no dates.")
     of = shown.table_named(table)
     # Either end alone is fine here: nothing is published.
     first, last = parse_date("--start-date", start_date), parse_date("--end-date", end_date)

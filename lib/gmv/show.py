@@ -26,6 +26,8 @@ def table_named(name: str) -> Table:
     """
     wanted = name.replace(".", "/")
     found = [table for table in TABLES if wanted in (table.path, table.name)]
+    if not found and name in LISTS:  # which are shown without a table, but for a window or a moment
+        raise UsageError(f"{name} is a list of what is so now; it takes no dates.")
     if not found:
         raise UsageError(
             f"There is no table or list {name!r}; there are {', '.join(table.path for table in TABLES)}, "
