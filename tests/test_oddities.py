@@ -321,16 +321,22 @@ def publish(path, *rows: tuple, run: str, on: str) -> None:
     write(path, DAILY_GMV_HISTORY, [{**row, "run": run, "published_at": at(on)} for row in published])
 
 
+def found_in(path, sums, coming, of):
+    """What is odd about these days of a lake."""
+    reader = Reader(path)
+    return days.found(reader, sums, coming, days.judged(reader, coming, of))
+
+
 def test_a_new_subsidiary_names_the_one_that_it_is_like(tmp_path):
     coming = {(D10, "nacional"): AMOUNT, (D10, "São Paulo"): AMOUNT, (D10, "unknown"): AMOUNT}
     check = BY_NAME["new_subsidiary"]
-    assert days.found(Reader(tmp_path), coming, coming, {D10})[check] == [], "everything is new at first"
+    assert found_in(tmp_path, coming, coming, {D10})[check] == [], "everything is new at first"
     publish(tmp_path, *((*place, gmv) for place, gmv in coming.items()), run="r1", on="2023-03-11")
-    assert days.found(Reader(tmp_path), coming, coming, {D10})[check] == []
+    assert found_in(tmp_path, coming, coming, {D10})[check] == []
     assert lists.LISTS["new_subsidiary"].rows(Reader(tmp_path)) == []
     D11 = day("2023-03-11")
     more = {(D11, "SAO paulo"): AMOUNT, (D11, "asia"): Decimal("1.00"), (D11, "nacional"): AMOUNT}
-    found = days.found(Reader(tmp_path), coming | more, more, {D11})[check]
+    found = found_in(tmp_path, coming | more, more, {D11})[check]
     assert [(one.subject, one.value, one.amount) for one in found] == [
         ("SAO paulo", "like São Paulo", AMOUNT),
         ("asia", "new", Decimal("1.00")),
@@ -360,9 +366,9 @@ def test_a_table_without_records_on_a_day_that_another_has_is_told(tmp_path, mon
         {"day": D10, "table": "product_item", "others": "purchase 7"},
         {"day": D10, "table": "purchase_extra_info", "others": "purchase 7"},
     ]
-    found = days.found(Reader(tmp_path), {}, {}, {D10})[BY_NAME["feed_missing"]]
+    found = found_in(tmp_path, {}, {}, {D10})[BY_NAME["feed_missing"]]
     assert found[0].message == "On 2023-03-10 nothing came for product_item, but purchase 7."
-    assert days.found(Reader(tmp_path), {}, {}, {day("2023-03-11")})[BY_NAME["feed_missing"]] == []
+    assert found_in(tmp_path, {}, {}, {day("2023-03-11")})[BY_NAME["feed_missing"]] == []
     for least, told in (("7", 2), ("8", 0)):
         monkeypatch.setenv("GMV_FEED_MISSING_RECORDS", least)
         settings.cache_clear()
@@ -480,5 +486,5 @@ def test_a_published_day_is_judged_again_when_it_moves_by_a_percent(tmp_path, pu
     coming = {(D10, "nac"): Decimal("50.00")}
     if published:
         publish(tmp_path, (D10, "nac", Decimal(published)), run="r1", on="2023-03-11")
-    found = days.found(Reader(tmp_path), the_day_before | coming, coming, {D10})
+    found = found_in(tmp_path, the_day_before | coming, coming, {D10})
     assert [finding.subject for finding in found[BY_NAME["day_drop"]]] == ["2023-03-10"] * is_judged

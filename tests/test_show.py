@@ -10,7 +10,7 @@ from gmv import show
 from gmv.cli import app
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
-from gmv.tables import DAILY_GMV, PURCHASE_EXTRA_INFO, WAITING
+from gmv.tables import DAILY_GMV, GMV_LEDGER, PURCHASE_EXTRA_INFO, WAITING
 from small_lake import day, rows_of, write
 from typer.testing import CliRunner
 
@@ -29,8 +29,9 @@ def lake(tmp_path_factory):
     return place
 
 
-def shown(lake, *arguments):
-    told = CliRunner().invoke(app, ["show", *arguments, "--lake", str(lake)], env={"COLUMNS": "100"})
+def shown(lake, *arguments, columns=100):
+    env = {"COLUMNS": str(columns)}
+    told = CliRunner().invoke(app, ["show", *arguments, "--lake", str(lake)], env=env)
     assert told.exit_code == 0, told.output
     return told.stdout
 
@@ -51,6 +52,25 @@ def test_a_drawn_list_has_the_first_rows_which_matter_most(lake):
 
 def test_a_table_that_is_drawn_whole_says_nothing(lake):
     assert "rows" not in shown(lake, "daily_gmv", "--start-date", "2023-03-01")
+
+
+def test_what_a_row_is_stands_below_the_table(lake):
+    assert "\nEach row: day and subsidiary on which at least one purchase counts:" in shown(lake, "daily_gmv")
+    assert '\nEach row: what breaks "every paid purchase has an item".' in shown(lake, "awaiting_item")
+
+
+def test_where_columns_would_be_too_narrow_values_stand_below_each_other(tmp_path):
+    posting = (day("2023-02-08"), "internacional", Decimal("554.50"), "20230401T060000-1a2b")
+    write(tmp_path, GMV_LEDGER, rows_of("transaction_date subsidiary amount run", posting))
+    narrow, wide = (shown(tmp_path, "gmv_ledger", columns=columns) for columns in (80, 200))
+    assert (
+        "│ amount           │ 554.50 " in narrow and "│ run              │ 20230401T060000-1a2b │" in narrow
+    )
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "┃ subsidiary    ┃" in wide and "20230401T060000-1a2b" in wide
+    assert "transaction_date" in shown(tmp_path, "daily_gmv_history", columns=200), (
+        "an empty one has its columns"
+    )
 
 
 def test_the_last_rows_are_those_of_the_end_with_what_is_empty(tmp_path):

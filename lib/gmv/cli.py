@@ -220,7 +220,8 @@ def show(
         listed = lists.LISTS[table]
         found = listed.rows(Reader(_folder("lake", lake)))
         drawn = found[: shown.MOST_DRAWN] if output is Format.table else found
-        _print_rows([*listed.columns], drawn, output, table, _part("first", drawn, len(found)))
+        note = _about(listed.one_row_is, "first", drawn, len(found))
+        _print_rows([*listed.columns], drawn, output, table, note)
         return
     of = shown.table_named(table)
     # Either end alone is fine here: nothing is published.
@@ -233,7 +234,8 @@ def show(
     reader = Reader(_folder("lake", lake))
     if output is Format.table:
         drawn = selected.last(reader, shown.MOST_DRAWN)
-        _print_rows(of.column_names, drawn, output, of.path, _part("last", drawn, selected.count(reader)))
+        note = _about(of.one_row_is, "last", drawn, selected.count(reader))
+        _print_rows(of.column_names, drawn, output, of.path, note)
     else:
         rows = itertools.chain.from_iterable(selected.batches(reader))
         _print_rows(of.column_names, [*rows] if output is Format.json else rows, output, "")
@@ -622,12 +624,14 @@ def _tell_run(record: Record, request: Request) -> None:
     changed = gold["changes"]
     newest = [
         {**change, **{name: change[name] and Decimal(change[name]) for name in ("previous_gmv", "gmv")}}
-        for change in changed[-20:]
+        for change in changed[-_NEWEST:]
     ]
     if newest:
         columns = ["transaction_date", "subsidiary", "previous_gmv", "gmv"]
         title = f"published numbers that changed: {len(changed):,}"
-        _print_rows(columns, newest, Format.table, title, "The newest 20." if len(changed) > 20 else "")
+        _print_rows(
+            columns, newest, Format.table, title, f"The newest {_NEWEST}." if len(changed) > _NEWEST else ""
+        )
     pending = map(dt.date.fromisoformat, of_result.get("pending", []))
     waiting = closed_books(pending, settings().closed_until)
     if waiting:
@@ -693,8 +697,9 @@ def _tell_status(found: Status, runs_dir: Path) -> None:
         print(f"{'BROKEN' if problem.is_broken else 'Problem':<15} {problem}")
 
 
-def _part(which: str, drawn: Sequence, of: int) -> str:
-    return f"The {which} {len(drawn):,} of {of:,} rows; --format csv has all." if len(drawn) < of else ""
+def _about(one_row_is: str, which: str, drawn: Sequence, of: int) -> str:
+    part = f"\nThe {which} {len(drawn):,} of {of:,} rows; --format csv has all." if len(drawn) < of else ""
+    return f"Each row: {one_row_is}.{part}"
 
 
 def _print_rows(columns: list[str], rows: Any, output: Format, title: str, note: str = "") -> None:
@@ -706,17 +711,42 @@ def _print_rows(columns: list[str], rows: Any, output: Format, title: str, note:
         sys.stdout.write(shown.as_json(rows))
     else:
         from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table as RichTable
 
-        table = RichTable(title=title)
-        for column in columns:
-            table.add_column(column, justify="right" if column in _AMOUNTS else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(escape(shown.as_text(row[column])) for column in columns))
-        Console().print(table)
+        console = Console()
+        texts = [[shown.as_text(row[column]) for column in columns] for row in rows]
+        widths = [max(map(len, (column, *(row[i] for row in texts)))) for i, column in enumerate(columns)]
+        fits = not texts or sum(min(width, _LEGIBLE) + 3 for width in widths) < console.width
+        console.print(
+            _side_by_side(columns, texts, title) if fits else _one_below_other(columns, texts, title)
+        )
         if note:
             print(note)
+
+
+def _side_by_side(columns: Sequence[str], texts: Iterable[Sequence[str]], title: str) -> RenderableType:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(title=title)
+    for column in columns:
+        table.add_column(column, justify="right" if column in _AMOUNTS else "left", overflow="fold")
+    for row in texts:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _one_below_other(columns: Sequence[str], texts: Iterable[Sequence[str]], title: str) -> RenderableType:
+    """A row's values below each other, for tables that are too wide for this terminal."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(title=title, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in texts:
+        for column, text in zip(columns, row, strict=True):
+            table.add_row(column, Text(text), end_section=column == columns[-1])
+    return table
 
 
 def _print_tables(tables: Iterable[RenderableType]) -> None:
@@ -729,5 +759,10 @@ def _print_tables(tables: Iterable[RenderableType]) -> None:
 
 MOST_COLUMNS = 100
 """Tables are no wider than so many characters."""
+
+_LEGIBLE = 24
+"""A column is not made narrower than so many characters."""
+_NEWEST = 20
+"""So many changed numbers are printed after a run; all of them are in its record."""
 
 _AMOUNTS = {"gmv", "previous_gmv", "amount", "published", "coming", "difference", "records", "purchases"}

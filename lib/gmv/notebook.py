@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gmv import bronze, progress, publication, verify
 from gmv.errors import GmvError, UsageError
 from gmv.lake import faults, location, lock, records
-from gmv.lake.reader import Reader
+from gmv.lake.reader import Reader, remedy
 from gmv.progress import Unfinished
 from gmv.publication import Window
 from gmv.quality import acceptance
@@ -217,13 +217,12 @@ def _require_whole(lake_path: Path) -> None:
     has_gold = reader.rows("select 1 from gold.daily_gmv_history limit 1")
     needed = [table for event in EVENT_TABLES for table in (event.versions, event.latest) if has_silver]
     needed += [GMV_LEDGER, DAILY_GMV] if has_gold else []
-    missing = [table.path for table in needed if not reader.exists(table)]
+    missing = [table for table in needed if not reader.exists(table)]
     if missing:
-        remedy = "`gmv rebuild` makes it anew from bronze"
-        if GMV_LEDGER.path in missing:
-            remedy = "bring it back from a backup; without one, `gmv rebuild` makes it anew, without its past"
+        gravest = GMV_LEDGER if GMV_LEDGER in missing else missing[0]
         raise GmvError(
-            f"The lake lacks {', '.join(missing)}, though runs have written that. Nothing was changed; {remedy}."
+            f"The lake lacks {', '.join(table.path for table in missing)}, though runs have written that. "
+            f"Nothing was changed; {remedy(gravest)}."
         )
 
 

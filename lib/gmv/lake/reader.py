@@ -61,19 +61,23 @@ _OPENED: dict[Path, tuple[DeltaTable, tuple[int, ...]]] = {}
 """The tables that this process has opened last, with the commits that made them what they are."""
 
 
+def remedy(table: Table) -> str:
+    """What brings a table back that is damaged or gone."""
+    if table in (GMV_LEDGER, DAILY_GMV_HISTORY):
+        return "bring it back from a backup; without one, `gmv rebuild` goes on without what is lost"
+    if table in (SILVER_SUMS, LEDGER_DAYS):
+        return "delete its folder: the next run makes it anew"
+    if table.layer in ("silver", "gold"):
+        return "`gmv rebuild` makes it anew from bronze"
+    return "bring it back from a backup"
+
+
 class Damaged(GmvError):
     """A table whose bytes can't be read: which one, what is wrong, and what brings it back."""
 
     def __init__(self, table: Table, problem: str) -> None:
         self.problem = problem
-        remedy = "`gmv rebuild` makes it anew from bronze"
-        if table in (GMV_LEDGER, DAILY_GMV_HISTORY):
-            remedy = "bring it back from a backup; without one, `gmv rebuild` goes on without what is lost"
-        elif table in (SILVER_SUMS, LEDGER_DAYS):
-            remedy = "delete its folder: the next run makes it anew"
-        elif table.layer not in ("silver", "gold"):
-            remedy = "bring it back from a backup"
-        super().__init__(f"{table.path} can't be read: {problem} Nothing was changed; {remedy}.")
+        super().__init__(f"{table.path} can't be read: {problem} Nothing was changed; {remedy(table)}.")
 
 
 class NotEnoughMemory(GmvError):

@@ -75,11 +75,28 @@ def new_subsidiaries(reader: Reader) -> list[dict]:
     )
 
 
+def judged(
+    reader: Reader, coming: Mapping[Place, Decimal], days: Collection[dt.date]
+) -> dict[Check, Collection[dt.date]]:
+    """The days that each check of `found` judges: all of them, or those whose numbers move.
+
+    Args:
+        coming: GMV of the run's days.
+        days: those to publish, whose numbers are new.
+    """
+    moved = _moved(coming, published(reader), days)
+    of_numbers = (checks.DAY_DROP, checks.WEEKDAY_GMV, checks.SUBSIDIARY_VANISHED, checks.WEEKDAY_RECORDS)
+    return {
+        **dict.fromkeys((checks.NEW_SUBSIDIARY, checks.FEED_MISSING), days),
+        **dict.fromkeys(of_numbers, moved),
+    }
+
+
 def found(
     reader: Reader,
     sums: Mapping[Place, Decimal],
     coming: Mapping[Place, Decimal],
-    days: Collection[dt.date],
+    judged: Mapping[Check, Collection[dt.date]],
     flagged: Collection[Finding] = (),
 ) -> dict[Check, list[Finding]]:
     """What is odd about the days that are about to be published.
@@ -87,42 +104,34 @@ def found(
     Args:
         sums: GMV of all days and subsidiaries, by the ledger.
         coming: GMV of the run's days.
-        days: those to publish, whose numbers are new.
+        judged: what `judged` gives.
         flagged: anomalies of earlier runs, whose numbers are not taken for normal.
     """
-    numbers = {place: gmv for place, gmv in sums.items() if place[0] not in days}
-    numbers |= {place: gmv for place, gmv in coming.items() if place[0] in days}
+    new = judged[checks.NEW_SUBSIDIARY]
+    numbers = {place: gmv for place, gmv in sums.items() if place[0] not in new}
+    numbers |= {place: gmv for place, gmv in coming.items() if place[0] in new}
     by_subsidiary: dict[str, dict[dt.date, Decimal]] = defaultdict(dict)
     totals: dict[dt.date, Decimal] = defaultdict(Decimal)
     for (day, subsidiary), gmv in numbers.items():
         totals[day] += gmv
         if subsidiary != UNKNOWN_SUBSIDIARY:  # which has a check of its own, and shrinks as names come
             by_subsidiary[subsidiary][day] = gmv
-    moved = _moved(coming, published(reader), days)
     results: dict[Check, list[Finding]] = {
         checks.NEW_SUBSIDIARY: _new(reader, coming),
-        checks.FEED_MISSING: _missing(reader, days),
-        checks.DAY_DROP: anomalies.drops(totals, moved),
+        checks.FEED_MISSING: _missing(reader, judged[checks.FEED_MISSING]),
+        checks.DAY_DROP: anomalies.drops(totals, judged[checks.DAY_DROP]),
         checks.WEEKDAY_GMV: [],
         checks.SUBSIDIARY_VANISHED: [],
     }
     abnormal = {(finding.subject, finding.value) for finding in flagged}
+    moved = judged[checks.WEEKDAY_GMV]
     for finding in anomalies.unlike_weekday(checks.WEEKDAY_GMV, by_subsidiary, moved, abnormal):
         results[finding.check].append(finding)
     if severity(checks.WEEKDAY_RECORDS) != "off":
         results[checks.WEEKDAY_RECORDS] = anomalies.unlike_weekday(
-            checks.WEEKDAY_RECORDS, _records(reader), moved, abnormal, decimals=0
+            checks.WEEKDAY_RECORDS, _records(reader), judged[checks.WEEKDAY_RECORDS], abnormal, decimals=0
         )
     return results
-
-
-def judged(
-    reader: Reader, coming: Mapping[Place, Decimal], days: Collection[dt.date]
-) -> dict[Check, Collection[dt.date]]:
-    """The days that each check of `found` judges: all of them, or those whose numbers move."""
-    moved = _moved(coming, published(reader), days)
-    of_numbers = (checks.DAY_DROP, checks.WEEKDAY_GMV, checks.SUBSIDIARY_VANISHED, checks.WEEKDAY_RECORDS)
-    return {checks.FEED_MISSING: days, **dict.fromkeys(of_numbers, moved)}
 
 
 def _moved(

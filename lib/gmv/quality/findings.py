@@ -36,7 +36,12 @@ class Finding:
 
     @property
     def accepted_as(self) -> str:
-        return self.identity or f"{self.subject}: {self.value}"
+        return self.identity or accepted_as(self.subject, self.value)
+
+
+def accepted_as(subject: str, value: str) -> str:
+    """What an acceptance holds for where a finding has no identity of its own."""
+    return f"{subject}: {value}"
 
 
 Found = dict[Check, list[Finding]]

@@ -145,19 +145,20 @@ def check_gold(
     Raises:
         PublicationRefused: naming what blocks; nothing may be published then.
     """
-    sums, judged = plan.ledger, set(plan.days)
+    sums, looked_at = plan.ledger, set(plan.days)
+    judged = days.judged(reader, coming, set(plan.publish))
     flagged = days.flagged(reader, acceptance.accepted(reader))
     found: Found = {
         LEDGER_EQUALS_SILVER: _apart(
-            reader, coming, {place: gmv for place, gmv in sums.items() if place[0] in judged}
+            reader, coming, {place: gmv for place, gmv in sums.items() if place[0] in looked_at}
         ),
         NEGATIVE_GMV: _negative(coming),
         **files.refused(reader),
         **files.quarantined(reader),
         **oddities.found(reader, oddities.since_last_publication(reader)),
-        **days.found(reader, sums, coming, set(plan.publish), flagged),
+        **days.found(reader, sums, coming, judged, flagged),
     }
-    healed = standing.healed(reader, found, days.judged(reader, coming, plan.publish))
+    healed = standing.healed(reader, found, judged)
     return _passed_or_refused(reader, found, run, accepting, flagged, healed)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from gmv.checks import BY_NAME, Check
 from gmv.lake.reader import Reader
 from gmv.quality import acceptance
-from gmv.quality.findings import Found
+from gmv.quality.findings import Found, accepted_as
 
 _FAILING = """
     select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check", subject, severity,
@@ -32,7 +32,7 @@ def standing(reader: Reader) -> list[dict]:
     """
     rows = reader.rows(_FAILING)
     accepted = acceptance.accepted(reader) if rows else set()
-    return [row for row in rows if (row["check"], f"{row['subject']}: {row['value']}") not in accepted]
+    return [row for row in rows if (row["check"], accepted_as(row["subject"], row["value"])) not in accepted]
 
 
 def healed(
