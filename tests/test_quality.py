@@ -14,6 +14,7 @@ from gmv.errors import PublicationRefused, UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Plan, ledger_sums
 from gmv.quality import acceptance, days, findings
+from gmv.quality.standing import standing
 from gmv.settings import PROJECT, settings
 from gmv.tables import (
     CHECK_RESULTS,
@@ -288,6 +289,20 @@ def test_a_number_is_accepted_for_its_day_and_value(lake):
     accepted = acceptance.accepted(Reader(lake))
     assert ("negative_gmv", same.accepted_as) in accepted
     assert ("negative_gmv", other.accepted_as) not in accepted
+
+
+@pytest.mark.parametrize(
+    ("check", "subject"),
+    [(checks.DAY_DROP, "2023-02-01"), (checks.FEED_MISSING, "2023-02-01 purchase")],
+)
+def test_what_is_odd_about_a_day_of_an_earlier_run_can_be_accepted(lake, check, subject):
+    """That the day is not judged anew is what lets its finding stand."""
+    findings.note(lake, {check: [findings.Finding(check, subject, "9", "It is odd.")]}, RUN)
+    assert [row["subject"] for row in standing(Reader(lake))] == [subject]
+    judge(lake, accepting=acceptance.asked_for("refused_file", "another check"))
+    assert [row["subject"] for row in standing(Reader(lake))] == [subject]
+    judge(lake, accepting=acceptance.asked_for(check.name, "a holiday"))
+    assert standing(Reader(lake)) == []
 
 
 def test_an_anomaly_that_was_published_with_a_warning_can_be_accepted_later(lake):

@@ -159,7 +159,8 @@ def check_gold(
         **days.found(reader, sums, coming, judged, flagged),
     }
     healed = standing.healed(reader, found, judged)
-    return _passed_or_refused(reader, found, run, accepting, flagged, healed)
+    earlier = standing.not_judged_anew(reader, judged) if accepting else ()
+    return _passed_or_refused(reader, found, run, accepting, earlier, healed)
 
 
 def _passed_or_refused(

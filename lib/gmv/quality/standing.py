@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from gmv.checks import BY_NAME, Check
 from gmv.lake.reader import Reader
 from gmv.quality import acceptance
-from gmv.quality.findings import Found, accepted_as
+from gmv.quality.findings import Finding, Found, accepted_as
 
 _FAILING = """
     select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check", subject, severity,
@@ -33,6 +33,19 @@ def standing(reader: Reader) -> list[dict]:
     rows = reader.rows(_FAILING)
     accepted = acceptance.accepted(reader) if rows else set()
     return [row for row in rows if (row["check"], accepted_as(row["subject"], row["value"])) not in accepted]
+
+
+def not_judged_anew(reader: Reader, judged: Mapping[Check, Collection[dt.date]]) -> list[Finding]:
+    """What `standing` gives of days that are not judged anew, for a person to accept.
+
+    Args:
+        judged: the days that are, by check.
+    """
+    return [
+        Finding(check, row["subject"], row["value"], row["message"])
+        for row in standing(reader)
+        if (check := BY_NAME.get(row["check"])) and row["day"] not in judged.get(check, ())
+    ]
 
 
 def healed(
