@@ -18,6 +18,7 @@ from aiosmtpd.controller import Controller
 from apprise.plugins.slack import NotifySlack
 from gmv import cli, tables
 from gmv.lake import records
+from gmv.lake.location import local_twin, location
 from gmv.lake.reader import Reader
 from gmv.run import alerts
 from gmv.settings import settings
@@ -240,7 +241,10 @@ class Mailbox:
         return "250 taken"
 
 
-def test_mail_arrives_with_the_report_attached(lake, tmp_path, monkeypatch):
+@pytest.mark.parametrize("runs_dir", ["runs", "s3://acme-gmv/runs"])
+def test_mail_says_where_the_report_is_and_has_it_attached(lake, tmp_path, monkeypatch, runs_dir):
+    if runs_dir.startswith("s3:"):
+        pytest.importorskip("s3fs", reason="make setup-s3 brings it")
     mailbox = Mailbox()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -249,15 +253,19 @@ def test_mail_arrives_with_the_report_attached(lake, tmp_path, monkeypatch):
     server.start()
     try:
         use(monkeypatch, f"mailto://127.0.0.1:{port}?from=gmv@example.com&to=oncall@example.com")
-        report = tmp_path / "report.html"
-        report.write_text("<p>the report</p>")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        place = location(runs_dir) / "r02"
+        local_twin(place).mkdir(parents=True)
+        (local_twin(place) / "report.html").write_text("<p>the report</p>")
         end_run(lake, "r02", "failed", "boom")
-        alerts.after_run(lake, "r02", TODAY, report)
+        alerts.after_run(lake, "r02", TODAY, place / "report.html")
     finally:
         server.stop()
     (mail,) = [message_from_bytes(content, policy=modern) for content in mailbox.got]
     assert mail["subject"] == "GMV: failed run"
-    assert "Run r02 failed. boom" in mail.get_body(("plain", "html")).get_content()
+    said = mail.get_body(("plain", "html")).get_content()
+    assert "Run r02 failed. boom" in said and f"Report: {place}/report.html" in said
     (attached,) = mail.iter_attachments()
     assert attached.get_filename() == "report.html" and b"the report" in attached.get_payload(decode=True)
 

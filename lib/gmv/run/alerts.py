@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmv.lake import records
+from gmv.lake.location import local_twin
 from gmv.lake.reader import Reader
 from gmv.problems import ANOMALY, BLOCKED, FAILED_RUN, RESTATEMENT, STALE, open_problems
 from gmv.settings import settings
@@ -81,7 +82,7 @@ def after_run(lake: Path, run: str, today: dt.date, report: Path | None) -> None
 
     Args:
         lake: after the run has noted its end.
-        report: the run's report, for link or attachment; None where it made none.
+        report: where the run's report is found, for link or attachment; None where it made none.
     """
     reader = Reader(lake)
     past = reader.rows('select * from monitoring.alerts order by "at", event desc')
@@ -177,7 +178,8 @@ def send(to: Address, title: str, text: str, event: str, report: Path | None = N
 
     # No picture: who reads the message would load it from apprise's own site.
     sender = apprise.Apprise(asset=apprise.AppriseAsset(app_id="GMV", image_url_mask="", image_url_logo=""))
-    attached = str(report) if report and _service(to.url) in _WITH_ATTACHMENT and report.is_file() else None
+    file = local_twin(report.parent) / report.name if report else None
+    attached = str(file) if file and _service(to.url) in _WITH_ATTACHMENT and file.is_file() else None
     kind = apprise.NotifyType.FAILURE if event == RAISED else apprise.NotifyType.SUCCESS
     with _quiet(), _answers() as answers:
         if not sender.add(to.url):

@@ -300,11 +300,12 @@ def _watched(request: Request, record: Record) -> Iterator[None]:
         yield
     finally:
         if record.outcome and not request.is_rehearsal:
-            report = record.folder / "report.html"
+            report = record.place / "report.html"
+            has_report = (record.folder / report.name).exists()
             seconds = {name: step["seconds"] for name, step in record.steps.items()}
             try:
                 monitoring.note_run(Reader(record.lake), record.run, record.today, seconds)
-                alerts.after_run(record.lake, record.run, record.today, report if report.exists() else None)
+                alerts.after_run(record.lake, record.run, record.today, report if has_report else None)
             except Exception as error:
                 if record.outcome == "succeeded" or not is_lost(record.lake, error):  # else the run tells it
                     said = str(error).strip().partition("\n")[0]
