@@ -17,11 +17,15 @@ class Receiver:
     Attributes:
         answers: (status, text, seconds to wait) of the next requests; the last one stays.
         got: path and JSON of each request.
+        send_to: where a request is sent on to, by an answer of 3xx.
+        byte_seconds: how long each byte of an answer's text takes.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.answers: list[tuple[int, str, float]] = [(200, "ok", 0.0)]
         self.got: list[tuple[str, dict]] = []
+        self.send_to = ""
+        self.byte_seconds = 0.0
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,10 +38,19 @@ class Receiver:
                 time.sleep(seconds)
                 try:
                     self.send_response(status)
+                    if receiver.send_to:
+                        self.send_header("Location", receiver.send_to)
                     self.end_headers()
-                    self.wfile.write(text.encode())
+                    for byte in text.encode():
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(receiver.byte_seconds)
                 except OSError:
                     pass  # who sent did not wait
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"Who are you?")
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -129,6 +129,30 @@ def test_a_blocked_publication_says_which_check_and_why(lake, slack):
     assert "negative_gmv, 2023-02-18 nac: -1.00" in json.dumps(slack.got[0][1])
 
 
+def refuse(lake: Path, run: str, check: str) -> None:
+    failed = {"run": run, "check": check, "severity": "block", "passed": False, "subject": "2023-02-18"}
+    small_lake.write(lake, tables.CHECK_RESULTS, [failed])
+    watch(lake, run, "refused", f"Nothing was published: {check}.")
+
+
+def test_a_block_is_over_when_a_run_ended_well_whatever_came_between(lake, slack):
+    refuse(lake, "r02", "refused_file")
+    watch(lake, "r03", "failed", "boom")
+    refuse(lake, "r04", "refused_file")
+    refuse(lake, "r05", "feed_missing")
+    assert [(run, problem, event) for run, problem, event, _, _ in events(lake) if event != "delivered"] == [
+        ("r02", "blocked_publication:refused_file", "raised"),
+        ("r03", "failed_run", "raised"),
+        ("r05", "blocked_publication:feed_missing", "raised"),
+        ("r05", "blocked_publication:refused_file", "resolved"),
+    ]
+    told = [json.dumps(message) for _, message in slack.got]
+    assert len(told) == 3 and not any("GMV: resolved" in one for one in told), "nothing is published yet"
+    watch(lake, "r06", "succeeded")
+    told = [json.dumps(message) for _, message in slack.got[3:]]
+    assert len(told) == 3 and all("GMV: resolved" in one for one in told)
+
+
 def test_an_anomaly_says_what_the_day_is_made_of(lake, slack):
     odd = {"run": "r02", "check": "day_drop", "severity": "warn", "passed": False, "subject": "2023-02-23"}
     small_lake.write(
@@ -195,6 +219,28 @@ def test_a_receiver_that_does_not_answer_is_given_up_and_asked_again(lake, slack
     assert time.monotonic() - began < 6
     watch(lake, "r03", "failed", "boom")
     assert [event for _, _, event, _, _ in events(lake)] == ["raised", "failed", "delivered"]
+
+
+def test_a_receiver_that_answers_drop_by_drop_holds_nobody(lake, slack, monkeypatch):
+    monkeypatch.setattr(alerts, "SECONDS", 1.0)
+    slack.answers, slack.byte_seconds = [(200, "ok" * 20, 0.0)], 0.5
+    began = time.monotonic()
+    watch(lake, "r02", "failed", "boom")
+    assert time.monotonic() - began < 10
+    (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
+    assert reason["message"] == "TimeoutError: not done after 1 s"
+
+
+@pytest.mark.parametrize(("status", "is_told"), [(302, False), (307, True)])
+def test_a_webhook_that_sends_elsewhere_has_the_message_only_if_that_goes_along(
+    lake, slack, monkeypatch, status, is_told
+):
+    use(monkeypatch, f"json://127.0.0.1:{slack.port}/old")
+    slack.send_to = f"http://127.0.0.1:{slack.port}/new"
+    slack.answers = [(status, "", 0.0), (200, "ok", 0.0)]
+    watch(lake, "r02", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)][1:] == ["delivered" if is_told else "failed"]
+    assert [path for path, _ in slack.got] == ["/old", "/new"][: 1 + is_told]
 
 
 def test_a_problem_that_nobody_was_told_of_ends_without_a_message(lake, slack):
@@ -285,6 +331,27 @@ def test_nothing_of_an_address_is_stored_printed_or_shown(lake, slack, capsys):
         assert part.encode() not in shown
     (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
     assert reason["message"].startswith("HTTP 500: no such hook: …")
+
+
+@pytest.mark.parametrize(
+    "address", ["hooks.slack.com/services/T000/B000/XXXXSECRET", "slack:/T000/XXXXSECRET"]
+)
+def test_an_address_without_its_service_is_not_shown_either(lake, slack, monkeypatch, capsys, address):
+    use(monkeypatch, f"{address} slack://{SLACK}")
+    watch(lake, "r02", "failed", "boom")
+    told = f"{capsys.readouterr()}{alerts.addresses()!r}{Reader(lake).rows('from monitoring.alerts')}"
+    assert "xxxxsecret" not in told.lower() and "1 unreadable" in told
+    assert len(slack.got) == 1
+
+
+def test_a_secret_that_an_answer_repeats_in_another_form_is_not_told(lake, slack, monkeypatch):
+    use(monkeypatch, f"json://usr:p%40ssword@127.0.0.1:{slack.port}/to%6Ben")
+    slack.answers = [(400, "/token of usr p@ssword, Basic dXNyOnBAc3N3b3Jk \x1b[31m", 0.0)]
+    watch(lake, "r02", "failed", "boom")
+    (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
+    assert not {"token", "p@ss", "dXNy", "\x1b"} & {
+        one for one in ("token", "p@ss", "dXNy", "\x1b") if one in reason["message"]
+    }
 
 
 def test_alert_test_sends_one_message_and_says_what_became_of_it(slack):

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from gmv.checks import BY_NAME
 from gmv.errors import LakeLocked
@@ -113,7 +114,7 @@ def freshness(reader: Reader, today: dt.date) -> Freshness:
 def open_problems(reader: Reader, today: dt.date) -> list[Problem]:
     """Everything that is open now; what is late or broken comes first."""
     found = [
-        *_of_newest_run(reader),
+        *_of_runs(reader),
         *_stale(freshness(reader, today)),
         *_anomalies(reader),
         *_restatements(reader),
@@ -123,31 +124,46 @@ def open_problems(reader: Reader, today: dt.date) -> list[Problem]:
     return sorted(found, key=lambda problem: not problem.is_broken)
 
 
-def _of_newest_run(reader: Reader) -> Iterable[Problem]:
+def _of_runs(reader: Reader) -> Iterable[Problem]:
+    """The newest run that failed and the newest that was refused, of those since one ended well."""
     rows = reader.rows(
         """
-        select run, arg_max(outcome, "at") as outcome, arg_max(message, "at") as message,
-            count(*) filter (event = 'ended') > 0 as has_ended
-        from monitoring.runs where kind = 'run' and event in ('started', 'ended')
-        group by run order by min("at") desc, run desc limit 1
+        with of_run as (
+            select run, min("at") as began, arg_max(outcome, "at") as outcome, arg_max(message, "at") as message,
+                count(*) filter (event = 'ended') > 0 as has_ended
+            from monitoring.runs where kind = 'run' and event in ('started', 'ended') group by run
+        )
+        select run, outcome, coalesce(message, '') as message, has_ended from of_run
+        where (began, run) > coalesce(
+            (select max((began, run)) from of_run where outcome in ('succeeded', 'nothing_new')),
+            (timestamp '-infinity', ''))
+        order by began desc, run desc
         """
     )
+    told: set[str] = set()
     for run in rows:
-        said = (run["message"] or "").strip()
         # A refused run's own report is made before the run has ended.
         may_be_refused = run["outcome"] == "refused" or not run["has_ended"]
         refusing = reader.rows(_REFUSING, run=run["run"]) if may_be_refused else []
         if run["outcome"] == "refused" or refusing:
-            subject = ",".join(sorted({row["check"] for row in refusing}))
-            what = f"Publication is blocked since run {run['run']}; the last good numbers stay."
-            said = said or " ".join(f"{row['check']}: {row['message']}" for row in refusing)
-            yield Problem(BLOCKED, subject, what, said, "Look at the values named; gmv run tries again.")
-        elif not run["has_ended"]:
-            if not _is_held(reader.lake):
-                yield Problem(FAILED_RUN, "", f"Run {run['run']} did not end: it was killed.", "", _RUN_AGAIN)
-        elif run["outcome"] in ("failed", "interrupted"):
+            problem = _blocked(run, refusing)
+        elif run["has_ended"]:
             what = f"Run {run['run']} {'failed' if run['outcome'] == 'failed' else 'was interrupted'}."
-            yield Problem(FAILED_RUN, "", what, said, _RUN_AGAIN)
+            problem = Problem(FAILED_RUN, "", what, run["message"].strip(), _RUN_AGAIN)
+        elif _is_held(reader.lake):
+            return  # it is at work, and what comes of it will be told then
+        else:
+            problem = Problem(FAILED_RUN, "", f"Run {run['run']} did not end: it was killed.", "", _RUN_AGAIN)
+        if problem.kind not in told:
+            yield problem
+        told.add(problem.kind)
+
+
+def _blocked(run: Mapping[str, Any], refusing: Sequence[Mapping[str, Any]]) -> Problem:
+    subject = ",".join(sorted({row["check"] for row in refusing}))
+    what = f"Publication is blocked since run {run['run']}; the last good numbers stay."
+    said = run["message"].strip() or " ".join(f"{row['check']}: {row['message']}" for row in refusing)
+    return Problem(BLOCKED, subject, what, said, "Look at the values named; gmv run tries again.")
 
 
 _REFUSING = (

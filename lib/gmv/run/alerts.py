@@ -11,11 +11,17 @@ import datetime as dt
 import logging
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
 
 from gmv.lake import records
 from gmv.lake.location import local_twin
@@ -27,6 +33,8 @@ from gmv.tables import ALERTS
 if TYPE_CHECKING:
     import requests
 
+T = TypeVar("T")
+
 RAISED, RESOLVED, DELIVERED, FAILED = "raised", "resolved", "delivered", "failed"
 
 TOLD = (FAILED_RUN, BLOCKED, STALE, ANOMALY, RESTATEMENT)
@@ -35,6 +43,12 @@ TOLD = (FAILED_RUN, BLOCKED, STALE, ANOMALY, RESTATEMENT)
 _WITH_ATTACHMENT = ("mailto", "mailtos")
 _SAYS_OK_BUT_FAILS = ("workflow", "workflows", "msteams")
 """Microsoft's webhooks answer 200 or 202 and may say in the text that the message was not delivered."""
+
+SECONDS = 30.0
+"""How long one message to one address may take."""
+
+_SENT_ON_WITHOUT_IT = (301, 302, 303)
+"""Redirections that a POST follows as a GET, which carries no message."""
 
 _SOUNDS_LIKE_AN_ERROR = re.compile(r"\b(error|fail(ed|ure)?|invalid|denied|throttled|bad ?request)\b", re.I)
 
@@ -139,7 +153,10 @@ def _news(reader: Reader, past: Sequence[dict[str, Any]], run: str, today: dt.da
 
 
 def _untold(rows: Sequence[dict[str, Any]], to: Sequence[Address]) -> Iterator[tuple[Message, Address]]:
-    """What each address has still to be told: that a problem is open, or that one it knows of is over."""
+    """What each address has still to be told: that a problem is open, or that one it knows of is over.
+
+    Which checks block may change from run to run; that this is over is told when none does any more.
+    """
     newest: dict[str, dict[str, Any]] = {}
     told: dict[tuple[str, str], str] = {}
     for row in rows:
@@ -147,10 +164,12 @@ def _untold(rows: Sequence[dict[str, Any]], to: Sequence[Address]) -> Iterator[t
             newest[row["problem"]] = row
         elif row["event"] == DELIVERED:
             told[row["problem"], row["address"]] = row["of"]
+    is_blocked = any(row["kind"] == BLOCKED and row["event"] == RAISED for row in newest.values())
     for key, row in newest.items():
         for address in to:
             known = told.get((key, address.name), RESOLVED)
-            is_noteworthy = row["event"] == RAISED or row["kind"] != RESTATEMENT
+            is_over = row["kind"] != RESTATEMENT and not (is_blocked and row["kind"] == BLOCKED)
+            is_noteworthy = row["event"] == RAISED or is_over
             if known != row["event"] and is_noteworthy:
                 yield Message(key, row["kind"], row["event"], row["message"]), address
 
@@ -184,19 +203,23 @@ def send(to: Address, title: str, text: str, event: str, report: Path | None = N
     with _quiet(), _answers() as answers:
         if not sender.add(to.url):
             return f"apprise can't read address {to.name}; see docs/alerts.md for its form"
+        notify = partial(
+            sender.notify,
+            title=title,
+            body=text,
+            notify_type=kind,
+            body_format=apprise.NotifyFormat.TEXT,
+            attach=attached,
+        )
         try:
-            delivered = sender.notify(
-                title=title,
-                body=text,
-                notify_type=kind,
-                body_format=apprise.NotifyFormat.TEXT,
-                attach=attached,
-            )
+            delivered = _within(SECONDS, notify)
         except Exception as error:  # a message must never be what fails a run
             return _without_secrets(f"{type(error).__name__}: {error}", to)
     if not delivered:
         told = f"HTTP {answers[-1].status_code}: {_text(answers[-1])}" if answers else "no answer"
         return _without_secrets(told, to)
+    if answers and any(answer.status_code in _SENT_ON_WITHOUT_IT for answer in answers[-1].history):
+        return "it was redirected to where a message does not arrive"
     if (
         answers
         and _service(to.url) in _SAYS_OK_BUT_FAILS
@@ -206,19 +229,45 @@ def send(to: Address, title: str, text: str, event: str, report: Path | None = N
     return ""
 
 
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What a call gives; it is left to itself when it takes longer, as with a service that answers drop by drop.
+
+    Raises:
+        TimeoutError: it did.
+        Exception: what the call raises.
+    """
+    done: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return done.result(seconds)
+    except FutureTimeout:
+        raise TimeoutError(f"not done after {seconds:.0f} s") from None
+
+
 def _service(url: str) -> str:
-    return url.partition("://")[0].lower()
+    scheme = re.match(r"[A-Za-z][\w+-]*(?=://)", url)
+    return scheme[0].lower() if scheme else "unreadable"
 
 
 def _text(answer: requests.Response) -> str:
-    return " ".join(answer.text[:300].split()) or "without a text"
+    printable = "".join(char if char.isprintable() else " " for char in answer.text[:300])
+    return " ".join(printable.split()) or "without a text"
 
 
 def _without_secrets(text: str, to: Address) -> str:
     """The text without any part of the address, whoever repeated it."""
-    for part in sorted(re.split(r"[/:@?&=#]+", to.url), key=len, reverse=True):
+    parts = re.split(r"[/:@?&=#]+", to.url)
+    for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
         if len(part) >= 4:
             text = re.sub(re.escape(part), "…", text, flags=re.I)
+    text = re.sub(r"\b(Basic|Bearer)\s+\S+", r"\1 …", text, flags=re.I)
     return re.sub(r"\w+://\S+", "…", text)
 
 
@@ -228,7 +277,9 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("apprise")
     before, logger.disabled = logger.disabled, True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an address that asks for no certificate
+            yield
     finally:
         logger.disabled = before
 
