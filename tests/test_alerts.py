@@ -108,6 +108,13 @@ def test_a_run_without_problems_writes_and_sends_nothing(lake, slack):
     assert events(lake) == [] and slack.got == []
 
 
+def test_what_status_lists_besides_is_no_alert(lake, slack):
+    rejected = {"table": "purchase", "reasons": ["field_count"], "file": "a.csv", "sha256": "a", "line": 2}
+    small_lake.write(lake, tables.QUARANTINE, [{**rejected, "run": "r02"}])
+    watch(lake, "r02", "succeeded")
+    assert events(lake) == [] and slack.got == []
+
+
 def test_stale_data_names_the_day_that_was_expected(lake, slack):
     watch(lake, "r02", "nothing_new", today=day("2023-03-01"))
     ((_, told),) = slack.got
@@ -188,6 +195,20 @@ def test_a_large_restatement_is_told_once_with_the_ledgers_reason(lake, slack):
     ((_, told),) = slack.got
     assert "2023-02-18 was restated by -100.00: from 778.55 to 678.55" in json.dumps(told)
     assert "Price or quantity lowered -100.00 (1 purchase(s))" in json.dumps(told)
+
+
+def test_a_restatement_is_over_without_a_message(lake, slack):
+    restate(lake, "r02", "-100.00")
+    watch(lake, "r02", "succeeded")
+    published = {"transaction_date": day("2023-02-23"), "subsidiary": "new", "gmv": Decimal("1.00")}
+    published |= {"ledger_seq": 3, "run": "r03", "published_at": at("2023-03-03T06:00")}
+    small_lake.write(lake, tables.DAILY_GMV_HISTORY, [published])
+    watch(lake, "r03", "succeeded")
+    assert [event for _, key, event, *_ in events(lake) if key.startswith("restatement")] == [
+        "raised",
+        "delivered",
+        "resolved",
+    ]
 
 
 def test_a_restatement_within_the_limit_is_no_alert(lake, slack):
@@ -349,9 +370,13 @@ def test_a_secret_that_an_answer_repeats_in_another_form_is_not_told(lake, slack
     slack.answers = [(400, "/token of usr p@ssword, Basic dXNyOnBAc3N3b3Jk \x1b[31m", 0.0)]
     watch(lake, "r02", "failed", "boom")
     (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
-    assert not {"token", "p@ss", "dXNy", "\x1b"} & {
-        one for one in ("token", "p@ss", "dXNy", "\x1b") if one in reason["message"]
-    }
+    assert not [part for part in ("token", "p@ss", "dXNy", "\x1b") if part in reason["message"]]
+
+
+def test_no_part_of_an_address_is_told_in_whatever_case_it_is_repeated():
+    to = alerts.Address("1 slack", "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ")
+    assert alerts._without_secrets("no t1jj3t3l2 nor TIIAJKDNLAZKCOXRIDEVI7FQ", to) == "no … nor …"
+    assert alerts._without_secrets("moved to https://other.example/x", to) == "moved to …"
 
 
 def test_alert_test_sends_one_message_and_says_what_became_of_it(slack):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import os
 import subprocess
 import sys
@@ -80,6 +81,24 @@ def test_a_child_that_inherited_the_lock_keeps_it_when_its_run_lets_go(tmp_path)
     finally:
         child.communicate()
     lock.acquire(tmp_path, "the next one").release()
+
+
+def test_two_may_look_at_the_lock_at_once(tmp_path):
+    lock.acquire(tmp_path, "a run before").release()
+    with (tmp_path / lock.LOCK_FILE).open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        lock.ensure_free(tmp_path)
+
+
+def test_a_lock_that_was_inherited_is_its_parents_to_release(tmp_path, monkeypatch):
+    held = lock.acquire(tmp_path, "the run")
+    for name, value in held.environment().items():
+        monkeypatch.setenv(name, value)
+    lock.acquire(tmp_path, "its notebook").release(for_all=True)
+    monkeypatch.undo()
+    with pytest.raises(LakeLocked, match="by the run"):
+        lock.acquire(tmp_path, "too early")
+    held.release()
 
 
 def test_who_only_looks_at_the_lock_does_not_turn_a_run_away(tmp_path):

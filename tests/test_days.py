@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 
 import pytest
@@ -211,6 +211,12 @@ def test_every_planned_day_gets_a_result(lake):
     }
 
 
+def test_days_of_the_window_that_are_still_to_come_are_in_progress(lake):
+    window = Window(day(14), day(18))  # nothing is in the ledger of 17 and 18 March
+    told = publication.results(publication.plan(Reader(lake), window, TODAY), window, [], Reader(lake))
+    assert [told[f"2023-03-{on}"] for on in (15, 16, 17, 18)] == ["in progress"] * 4
+
+
 def test_a_day_that_loses_its_last_row_was_published(lake):
     post(lake, (3, "nac", "-30.00", -1), seq=3)
     window = Window(day(3), day(4))
@@ -292,6 +298,14 @@ def test_one_run_may_publish_twice(lake):
     assert len(history(lake)) == 6
     assert publish(lake, "r1", days=[14]) != []
     assert publication.write_missing_history(lake) == []
+
+
+def test_the_newest_number_is_that_of_the_greatest_seq_though_the_clock_was_put_back(lake, monkeypatch):
+    monkeypatch.setattr(records, "now", lambda: datetime(2020, 1, 1))
+    publish(lake, "r2", days=[10])
+    assert publication.write_missing_history(lake) == []
+    assert publication.restore_published(lake) == 3
+    assert numbers(lake) == ["03-03 nac 30.00", "03-10 int 10.00", "03-10 nac 80.00"]
 
 
 # --- What a killed run leaves, and what is damage --------------------------------------------------------

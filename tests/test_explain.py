@@ -96,6 +96,21 @@ def test_a_run_is_explained_by_what_it_published_and_posted(worked_example):
         explain.run(worked_example, "run9", LATER)
 
 
+@pytest.mark.parametrize(
+    ("purchases", "said"), [(1, "Payment received"), (-1, "Payment that no longer counts here")]
+)
+def test_what_is_free_is_told_by_whether_it_enters_or_leaves(purchases, said):
+    assert explain.Part(Decimal("0.00"), "paid", purchases=purchases).why == said
+
+
+def test_a_run_that_found_nothing_new_is_explained_by_nothing(tmp_path):
+    lake = ModelLake()
+    lake.run(files_of("a.csv: purchase 03-10T08:00 1 paid"))
+    idle = lake.run({})
+    reader = lake.save(tmp_path)
+    assert explain.run(reader, idle, day("2023-03-11")) == []
+
+
 def test_values_of_the_event_and_words_of_finance(worked_example):
     rows = tell.explanation_rows(
         explain.days(worked_example, Window(day("2023-03-10"), day("2023-03-10")), LATER)
@@ -120,6 +135,16 @@ def test_a_day_that_waits_is_told_as_pending_or_in_progress(tmp_path):
         "unknown in_progress 100.00 -> 70.00",
         *waits,
     ]
+
+
+def test_a_number_that_was_never_published_is_no_restatement_when_it_waits(tmp_path):
+    lake = ModelLake()
+    lake.run(
+        files_of("a.csv: purchase 03-10T08:00 1 paid\nb.csv: item 03-10T08:00 1 1 100.00"), lambda _: False
+    )
+    window = Window(day("2023-03-10"), day("2023-03-10"))
+    (change,) = explain.days(lake.save(tmp_path), window, day("2023-03-11"))
+    assert (change.state, change.is_restatement) == ("pending", False)
 
 
 def test_damage_is_named_and_never_hidden(tmp_path):
@@ -147,6 +172,18 @@ def test_damage_is_named_and_never_hidden(tmp_path):
         "unknown published 7.00 -> 100.00",
         "  +100.00 paid: purchase 03-10 a.csv by a.csv",
         "  -7.00 unexplained: - by -",
+    ]
+
+
+def test_a_row_that_was_lost_before_it_was_published_again_is_named(tmp_path):
+    lake = ModelLake()
+    lake.run(files_of("a.csv: purchase 03-10T08:00 1 paid\nb.csv: item 03-10T08:00 1 1 100.00"))
+    del lake.published[day("2023-03-10"), "unknown"]
+    lake.run(files_of("c.csv: item 03-12T08:00 1 1 70.00"))
+    assert explained(lake.save(tmp_path), "2023-03-10")[2:5] == [
+        "unknown damaged 100.00 -> None",
+        "  -100.00 unexplained: - by -",
+        "unknown published None -> 70.00",
     ]
 
 

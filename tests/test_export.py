@@ -119,6 +119,31 @@ def test_csv_for_finance_is_exact(lake, tmp_path):
     assert export.csv(Reader(lake), tmp_path, window).unchanged == done.written
 
 
+def test_a_csv_that_was_deleted_is_written_again(lake, tmp_path):
+    out = tmp_path / "out"
+    assert export.csv(Reader(lake), out, Window()).written == ["daily_gmv.csv"]
+    assert export.csv(Reader(lake), out, Window()).unchanged == ["daily_gmv.csv"]
+    (out / "daily_gmv.csv").unlink()
+    assert export.csv(Reader(lake), out, Window()).written == ["daily_gmv.csv"]
+    assert (out / "daily_gmv.csv").exists()
+
+
+def test_a_file_is_no_target(lake, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    for write in export.FORMATS.values():
+        with pytest.raises(UsageError, match=r"out is not a folder: nothing was exported"):
+            write(Reader(lake), tmp_path / "out", Window())
+
+
+def test_one_folder_may_hold_both_formats(lake, tmp_path):
+    export.parquet(Reader(lake), tmp_path, Window())
+    export.csv(Reader(lake), tmp_path, Window())
+    manifest = json.loads((tmp_path / "_manifest.json").read_text())
+    assert (len(manifest["days"]), list(manifest["files"])) == (3, ["daily_gmv.csv"])
+    assert export.parquet(Reader(lake), tmp_path, Window()).written == []
+    assert "files" in json.loads((tmp_path / "_manifest.json").read_text())
+
+
 def test_an_export_to_s3_is_the_same(lake, store):
     from gmv.lake import location
 

@@ -65,6 +65,17 @@ def test_a_day_is_provisional_with_an_interval_then_settled(tmp_path: Path) -> N
     assert (old.state, old.low, old.high) == ("settled", Decimal("0.00"), Decimal("0.00"))
 
 
+def test_an_interval_is_rounded_outwards_to_the_cent(tmp_path: Path) -> None:
+    lake_of(tmp_path, 250)
+    cent = {"transaction_date": day("2023-12-30"), "subsidiary": "int"}
+    small_lake.write(tmp_path, tables.DAILY_GMV, [{**cent, "gmv": Decimal("0.01")}])
+    posted = {"purchase_id": "c", "amount": Decimal("0.01"), "purchases": 1, "known_on": day("2023-12-30")}
+    posted |= {"reason": "paid", "cause": "event", "ledger_seq": 1, "run": "load"}
+    small_lake.write(tmp_path, tables.GMV_LEDGER, [{**cent, **posted}])
+    found = states(tmp_path, "2024-01-01")["2023-12-30"]
+    assert (found.gmv, found.low, found.high) == (Decimal("100.01"), Decimal("-10.01"), Decimal("0.00"))
+
+
 def test_thin_history_has_no_interval_and_settles_nothing(tmp_path: Path) -> None:
     found = states(lake_of(tmp_path, 100), "2024-01-01")
     assert {one.state for one in found.values()} == {"provisional"}
@@ -80,6 +91,15 @@ def test_a_table_without_later_events_settles_nothing_and_is_named(tmp_path: Pat
     assert (waiting.state, waiting.low) == ("provisional", None)
     assert "No later events yet in product_item." in waiting.evidence
     assert complete.state == "settled"
+
+
+def test_a_table_without_any_events_settles_nothing_and_is_named(tmp_path: Path) -> None:
+    lake_of(tmp_path, 250)
+    shutil.rmtree(tmp_path / tables.PRODUCT_ITEM.latest.path)
+    found = states(tmp_path, "2024-01-01")
+    assert {one.state for one in found.values()} == {"provisional"}
+    assert all("No later events yet in" in one.evidence for one in found.values())
+    assert found["2023-12-19"].evidence.endswith("No later events yet in product_item.")
 
 
 def test_a_closed_day_that_differs_is_pending_with_what_comes(tmp_path: Path) -> None:
@@ -178,3 +198,19 @@ def test_intervals_hold_at_their_stated_rate_on_generated_data(tmp_path: Path) -
 
 def test_an_empty_lake_has_no_days(tmp_path: Path) -> None:
     assert finality.finality(Reader(tmp_path), day("2024-01-01")) == []
+
+
+@pytest.mark.parametrize(("days", "has_interval"), [(29, False), (30, True)])
+def test_thirty_earlier_days_are_evidence_enough(days, has_interval):
+    newest = day("2023-06-30")
+    changes = [(newest - dt.timedelta(days=n), newest - dt.timedelta(days=n), Decimal(1)) for n in range(40)]
+    history = History(changes, newest, horizon=40 - days)
+    assert (history.interval(0) is not None) == has_interval
+
+
+@pytest.mark.parametrize("age", [0, 1])  # some day, or none, has changed when it was older
+def test_the_newest_400_days_are_the_evidence(age):
+    newest = day("2023-12-31")
+    of_days = [newest - dt.timedelta(days=n) for n in range(500)]
+    changes = [(on, on + dt.timedelta(days=later), Decimal(10)) for on in of_days for later in (0, 1)]
+    assert History(changes, newest, horizon=1).interval(age).days == finality.MOST_DAYS == 400

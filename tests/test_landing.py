@@ -250,6 +250,14 @@ ACCEPTED = {
         HEADER + b't,d,56,"\xff\n\xfe"\nt,d,57,int\n',
         [bad(2, "encoding", 't,d,56,"\\xff\n\\xfe"'), good(4, "t", "d", "57", "int")],
     ),
+    "bad bytes in the first of two lines": (
+        HEADER + b't,d,56,"\xff\nx"\nt,d,57,int\n',
+        [bad(2, "encoding", 't,d,56,"\\xff\nx"'), good(4, "t", "d", "57", "int")],
+    ),
+    "U+FFFD in the first of two lines": (
+        HEADER + 't,d,56,"\ufffd\nx"\n'.encode(),
+        [bad(2, "encoding", 't,d,56,"\ufffd\nx"')],
+    ),
     "bad bytes in an extra column": (
         NARROW + b",x\nt,d,56,nac,\xff\n",
         [bad(2, "encoding", "t,d,56,nac,\\xff")],
@@ -634,6 +642,33 @@ def test_file_of_another_time_waits(tmp_path):
     os.utime(file.location, (1, 1))
     with pytest.raises(Changed, match="changed while it was read"):
         stage(file, tmp_path)
+
+
+def test_file_of_another_size_waits_though_its_time_is_the_same(tmp_path):
+    """As where a mount keeps times to the second, or a copy brings the old time along."""
+    file = found(tmp_path, "purchase_extra_info.csv", HEADER)
+    times = file.location.stat()
+    file.location.write_bytes(HEADER + b"t,d,56,nac\n")
+    os.utime(file.location, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(Changed, match="changed while it was read"):
+        stage(file, tmp_path)
+
+
+def test_compressed_file_is_read_whatever_the_case_of_its_name(tmp_path):
+    assert rows_of(tmp_path, COMPRESSED, "PURCHASE_EXTRA_INFO.CSV.GZ")[0] == good(2, "t", "d", "56", "nac")
+
+
+def test_commas_alone_are_a_header_that_names_nothing(tmp_path):
+    file = found(tmp_path, "purchase_extra_info.csv", b",,,\n" + HEADER)
+    with pytest.raises(Refused, match="column 'transaction_datetime' is missing"):
+        stage(file, tmp_path)
+
+
+def test_record_of_exactly_the_longest_length_is_read(tmp_path, way):
+    record = b"t,d,56," + b"x" * (landing.LONGEST_RECORD - 8) + b"\n"
+    assert [row[2] for row in rows_of(tmp_path, HEADER + record)] == [None]
+    with pytest.raises(Refused, match="longer than 131,072 bytes"):
+        rows_of(tmp_path, HEADER + b"x" + record)
 
 
 def test_file_that_was_removed_waits(tmp_path):

@@ -475,14 +475,16 @@ def test_each_posting_tells_whether_a_retraction_or_an_event_caused_it(spark):
         ]
 
     difference = frames.frame(
-        spark, GMV_LEDGER, rows(("taken", "-5", -1), ("both", "-2", 0), ("new", "7", 1))
+        spark, GMV_LEDGER, rows(("taken", "-5", -1), ("free", "0", -1), ("both", "-2", 0), ("new", "7", 1))
     )
     by_retraction = frames.frame(
         spark,
         GMV_LEDGER,
         [
             row | {"cause": "retraction"}
-            for row in rows(("taken", "-5", -1), ("both", "-10", -1), ("replaced", "-3", -1))
+            for row in rows(
+                ("taken", "-5", -1), ("free", "0", -1), ("both", "-10", -1), ("replaced", "-3", -1)
+            )
         ],
     )
     columns = [*GMV_LEDGER.key, "amount", "purchases"]
@@ -492,6 +494,7 @@ def test_each_posting_tells_whether_a_retraction_or_an_event_caused_it(spark):
     ) == [
         "both -10.00/-1 retraction",
         "both 8.00/1 event",
+        "free 0.00/-1 retraction",
         "new 7.00/1 event",
         "taken -5.00/-1 retraction",
     ]

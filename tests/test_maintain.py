@@ -194,6 +194,28 @@ def test_it_is_due_after_so_many_runs(tmp_path, monkeypatch):
     assert not maintain.is_due(Reader(tmp_path))
 
 
+@pytest.mark.parametrize(("kind", "last", "is_due"), [("run", "failed", False), ("maintain", "failed", True)])
+def test_what_failed_neither_makes_it_due_nor_is_it_done(tmp_path, monkeypatch, kind, last, is_due):
+    monkeypatch.setenv("GMV_MAINTAIN_EVERY", "2")
+    settings.cache_clear()
+    small_lake.write_sample(tmp_path, run="one")
+    ended = {"run": "two", "kind": "run", "event": "ended", "outcome": "succeeded"}
+    if kind == "maintain":
+        small_lake.write(tmp_path, RUNS, [{**ended, "at": dt.datetime(2023, 3, 2)}])
+    small_lake.write(
+        tmp_path,
+        RUNS,
+        [{**ended, "run": "three", "kind": kind, "outcome": last, "at": dt.datetime(2023, 3, 3)}],
+    )
+    assert maintain.is_due(Reader(tmp_path)) is is_due
+
+
+def test_a_large_file_that_many_small_ones_overlap_is_the_one_that_is_kept():
+    small = [{"num_records": 1, "min.purchase_id": f"{n}", "max.purchase_id": f"{n}"} for n in range(1, 6)]
+    large = {"num_records": 95, "min.purchase_id": "1", "max.purchase_id": "5"}
+    assert maintain.unclustered_share([*small, large]) == 0.05
+
+
 # --- What a run reads is what it brought ---------------------------------------------------------------
 
 

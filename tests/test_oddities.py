@@ -205,6 +205,14 @@ def test_a_day_that_is_not_that_of_its_time_is_listed_until_an_event_puts_it_rig
     assert lake.listed("other_day") == []
 
 
+def test_the_money_of_a_day_that_is_not_that_of_its_time_is_told_once(lake):
+    lake.arrive("purchase 03-10T08:00 1 paid 03-09\n item 03-10T08:00 1 5 2 10.00")
+    lake.arrived[NAMES["item"]][0]["transaction_date"] = day("2023-03-09")
+    lake._rewrite()
+    told = [(table, amount) for _, table, _, _, amount in lake.listed("other_day")]
+    assert told == [("product_item", None), ("purchase", AMOUNT)]
+
+
 def test_ties_are_listed_and_those_that_change_gmv_are_findings(lake):
     lake.arrive(
         """
@@ -360,6 +368,8 @@ def test_a_table_without_records_on_a_day_that_another_has_is_told(tmp_path, mon
         (day("2023-03-11"), "purchase", 1, at("2023-03-12")),
         (day("2023-03-11"), "product_item", 1, at("2023-03-12")),
         (day("2023-03-11"), "purchase_extra_info", 1, at("2023-03-12")),
+        (day("2999-01-01"), "purchase", 9, at("2023-03-12")),  # days that no source means
+        (day("1999-12-31"), "purchase", 9, at("2023-03-12")),
     )
     write(tmp_path, PARTITION_STATS, [{**row, "layer": "bronze", "run": "r1"} for row in counts])
     assert days.feed_missing(Reader(tmp_path)) == [
@@ -462,6 +472,14 @@ def test_days_that_were_flagged_do_not_become_what_is_normal():
     assert before is not None and before.weeks == 20, "a corrected day is not the one that was flagged"
 
 
+def test_what_is_odd_now_is_not_normal_for_the_weeks_after_it():
+    odd = [LAST - dt.timedelta(weeks=number) for number in range(14)]
+    numbers = regular()
+    numbers |= {on: numbers[on] * 2 for on in odd}
+    found = anomalies.unlike_weekday(BY_NAME["weekday_gmv"], {SUBSIDIARY: numbers}, odd)
+    assert [finding.subject for finding in found] == [f"{on} {SUBSIDIARY}" for on in sorted(odd)]
+
+
 def test_the_judged_day_is_not_its_own_baseline():
     numbers = regular()
     assert anomalies.expected(numbers, LAST) == anomalies.expected(numbers | {LAST: Decimal(1)}, LAST)
@@ -488,3 +506,19 @@ def test_a_published_day_is_judged_again_when_it_moves_by_a_percent(tmp_path, pu
         publish(tmp_path, (D10, "nac", Decimal(published)), run="r1", on="2023-03-11")
     found = found_in(tmp_path, the_day_before | coming, coming, {D10})
     assert [finding.subject for finding in found[BY_NAME["day_drop"]]] == ["2023-03-10"] * is_judged
+
+
+def test_a_percent_exactly_is_a_move(tmp_path):
+    publish(tmp_path, (D10, "nac", Decimal("50.00")), run="r1", on="2023-03-11")
+    coming = {(D10, "nac"): Decimal("49.50")}
+    found = found_in(tmp_path, {(day("2023-03-09"), "nac"): Decimal("100.00")} | coming, coming, {D10})
+    assert len(found[BY_NAME["day_drop"]]) == 1
+
+
+def test_a_day_that_lost_a_subsidiary_has_moved(tmp_path):
+    publish(
+        tmp_path, (D10, "nac", Decimal("50.00")), (D10, "int", Decimal("50.00")), run="r1", on="2023-03-11"
+    )
+    coming = {(D10, "nac"): Decimal("50.00")}
+    found = found_in(tmp_path, {(day("2023-03-09"), "nac"): Decimal("100.00")} | coming, coming, {D10})
+    assert len(found[BY_NAME["day_drop"]]) == 1

@@ -118,7 +118,7 @@ def test_gmv_of_zero_passes_and_a_cent_below_blocks(lake):
         coming = ledger_sums(Reader(lake)) | {place: amount}
         # The ledger has no such row, so agreement fails as well; what matters here is which check names it.
         said = refusal(lake, coming=coming)
-        assert ("negative_gmv: On 2023-02-24 nacional would have -0.01." in said) is is_refused
+        assert ("negative_gmv: On 2023-02-24 nacional would have" in said) is is_refused
 
 
 @pytest.mark.parametrize(("rejected_records", "is_refused"), [(5, False), (6, True)])
@@ -303,6 +303,12 @@ def test_what_is_odd_about_a_day_of_an_earlier_run_can_be_accepted(lake, check, 
     assert [row["subject"] for row in standing(Reader(lake))] == [subject]
     judge(lake, accepting=acceptance.asked_for(check.name, "a holiday"))
     assert standing(Reader(lake)) == []
+
+
+def test_of_many_findings_three_are_told_and_the_others_counted():
+    many = [findings.Finding(checks.NEGATIVE_GMV, f"{n}", "v", f"Day {n}.") for n in range(5)]
+    assert findings.in_words(many) == "Day 0. Day 1. Day 2. And 2 more: gmv show check_results."
+    assert findings.in_words(many[:3]) == "Day 0. Day 1. Day 2."
 
 
 def test_an_anomaly_that_was_published_with_a_warning_can_be_accepted_later(lake):

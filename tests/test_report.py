@@ -623,7 +623,7 @@ def test_the_headline_is_the_newest_day_beside_the_day_before_its_weekday_and_th
     assert found and (found.title, found.gmv) == ("GMV of Friday, 31 March 2023", Decimal("120.50"))
     assert [(fact.value, fact.note) for fact in found.facts] == [
         ("+30.50", "+33.9 %"),
-        ("+15.50", "+14.8 % of 105.00, the median of 8 weeks"),
+        ("+15.50", "+14.8 % of 105.00, the median of 4 Fridays"),
         ("620.50", "6 days with GMV"),
         ("provisional", "Thin."),
     ]
@@ -664,6 +664,8 @@ def test_the_headline_says_how_old_it_is_and_what_it_can_not_be_compared_with() 
     found = headline.headline(frame, frame.head(0), final_of("2023-03-29"), day("2023-04-01"))
     assert found and found.title == "GMV of Wednesday, 29 March 2023: 2 days older than yesterday"
     assert [fact.value for fact in found.facts] == ["—", "—", "10.00", "provisional"]
+    found = headline.headline(frame, frame.head(0), final_of("2023-03-29"), day("2023-03-31"))
+    assert found and found.title == "GMV of Wednesday, 29 March 2023: 1 day older than yesterday"
 
 
 def test_the_headline_says_what_was_restated_and_mostly_why(march: Path) -> None:
@@ -690,6 +692,114 @@ def test_days_are_marked_in_the_chart_and_named_in_words() -> None:
         "above two marks of 7 points each"
     )
     assert picture.alt.endswith("Marked as restated: 2 Mar 2023. Marked as odd: 4 Mar 2023.")
+
+
+def test_anomalies_of_a_window_are_those_of_its_first_to_its_last_day(tmp_path: Path) -> None:
+    odd = {"run": "r", "check": "day_drop", "severity": "warn", "passed": False, "message": "m"}
+    days_ = [f"2023-03-{number:02}" for number in range(1, 6)]
+    small_lake.write(tmp_path, tables.CHECK_RESULTS, [{**odd, "subject": one} for one in days_])
+    shown = health.anomalies(Reader(tmp_path), day(days_[1]), day(days_[3]))
+    assert shown["day"].dt.day.tolist() == [4, 3, 2]
+
+
+def test_the_usual_weekday_is_of_the_eight_weeks_before() -> None:
+    weeks = [str(day("2023-03-31") - dt.timedelta(weeks=number)) for number in range(1, 10)]
+    amounts = ["100", "100", "100", "100", "1", "1", "1", "1", "1"]  # the ninth is not looked at
+    frame = daily(
+        ("2023-03-31", "nac", "100.00"), *((on, "nac", one) for on, one in zip(weeks, amounts, strict=True))
+    )
+    found = headline.headline(frame, frame.head(0), final_of("2023-03-31"), day("2023-04-01"))
+    assert found and found.facts[1].value == "+49.50"
+
+
+def test_days_are_counted_by_how_final_they_are() -> None:
+    states = {"2023-03-01": "settled", "2023-03-02": "settled", "2023-03-03": "provisional"}
+    states |= {"2023-03-04": "pending", "2023-03-05": "in progress"}
+    final = [Finality(day(on), state, Decimal(1), None, None, None, "") for on, state in states.items()]
+    assert health.finality_in_words(final) == (
+        "Of 5 day(s), 2 settled, 1 provisional, 1 pending, 1 in progress. "
+        "The newest settled day is Thursday, 2 March 2023."
+    )
+
+
+def test_open_points_have_the_money_concerned(tmp_path: Path) -> None:
+    small_lake.write(
+        tmp_path,
+        tables.DAILY_GMV,
+        rows_of(
+            "transaction_date subsidiary gmv",
+            (day("2023-03-01"), "unknown", Decimal("5.00")),
+            (day("2023-03-01"), "nac", Decimal("7.00")),
+        ),
+    )
+    final = [Finality(day("2023-03-01"), "pending", Decimal("12.00"), Decimal("9.00"), None, None, "")]
+    final += [Finality(day("2023-03-02"), "settled", Decimal("2.00"), None, None, None, "")]
+    assert tuples(health.open_points(Reader(tmp_path), final), "what", "count", "amount")[:2] == [
+        ("Pending days", 1, Decimal("-3.00")),
+        ("Days with unknown subsidiary", 1, Decimal("5.00")),
+    ]
+
+
+def test_each_check_is_told_as_it_was_made_last_and_what_blocks_first(tmp_path: Path) -> None:
+    columns = "run check severity passed subject recorded_at"
+    small_lake.write(
+        tmp_path,
+        tables.CHECK_RESULTS,
+        rows_of(
+            columns,
+            ("r1", "ties", "warn", True, "all", at("2023-03-01T06:00")),
+            ("r1", "orphans", "warn", False, "lake", at("2023-03-01T06:00")),
+            ("r2", "ties", "warn", False, "lake", at("2023-03-02T06:00")),
+            ("r2", "orphans", "warn", True, "all", at("2023-03-02T06:00")),
+            ("r2", "refused_file", "block", False, "b.csv", at("2023-03-02T06:00")),
+        ),
+    )
+    reader = Reader(tmp_path)
+    assert tuples(health.failed_checks(reader), "check", "subject") == [
+        ("refused_file", "b.csv"),
+        ("ties", "lake"),
+    ]
+    assert health.checks_in_words(reader) == "Of 3 checks, 2 found something when they were last made."
+
+
+def test_the_last_report_is_that_of_the_run_before(tmp_path: Path) -> None:
+    for run, on, outcome in (
+        ("r1", 1, "succeeded"),
+        ("r2", 2, "failed"),
+        ("r3", 3, "succeeded"),
+        ("r4", 4, "succeeded"),
+    ):
+        row = {"run": run, "kind": "run", "event": "ended", "outcome": outcome}
+        small_lake.write(tmp_path, tables.RUNS, [{**row, "at": at(f"2023-03-0{on}T06:00")}])
+    assert data.last_report(Reader(tmp_path), "r3") == at("2023-03-01T06:00")
+    assert data.last_report(Reader(tmp_path), "not known yet") == at("2023-03-04T06:00")
+    assert data.last_report(Reader(tmp_path), "r1") is None
+
+
+def test_a_day_that_lost_its_rows_is_not_how_far_a_table_reaches(tmp_path: Path) -> None:
+    counts = rows_of(
+        "run layer table day records recorded_at",
+        ("a", "gold", "daily_gmv", day("2023-02-08"), 1, at("2023-03-01T06:00")),
+        ("a", "gold", "daily_gmv", day("2023-02-09"), 0, at("2023-03-01T06:00")),
+    )
+    small_lake.write(tmp_path, tables.PARTITION_STATS, counts)
+    assert tuples(data.newest_days(Reader(tmp_path)), "newest_day") == [("2023-02-08",)]
+
+
+def test_the_day_that_changed_most_comes_first_though_it_fell() -> None:
+    restated = pd.DataFrame(
+        [(pd.Timestamp("2023-03-01"), "a", Decimal(5), 1), (pd.Timestamp("2023-03-02"), "b", Decimal(-9), 1)],
+        columns=["transaction_date", "why", "of_which", "purchases"],
+    )
+    assert data.restated_days(restated)["difference"].tolist() == [Decimal(-9), Decimal(5)]
+
+
+def test_a_pending_day_that_comes_to_nothing_takes_all_of_its_money_away(tmp_path: Path) -> None:
+    final = [Finality(day("2023-03-01"), "pending", Decimal("12.00"), Decimal("0.00"), None, None, "")]
+    final += [Finality(day("2023-03-02"), "settled", Decimal("2.00"), None, None, None, "")]
+    points = tuples(health.open_points(Reader(tmp_path), final), "what", "count", "amount")
+    assert points[0] == ("Pending days", 1, Decimal("-12.00"))
+    assert health.pending_days(final) == [pd.Timestamp("2023-03-01")]
 
 
 def test_quarantine_is_told_by_rule_with_an_example(tmp_path: Path) -> None:

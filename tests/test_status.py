@@ -176,3 +176,13 @@ def test_looking_needs_no_pandas_whose_import_takes_as_long_as_the_look(lake, co
         [sys.executable, "-c", source, *command, "--lake", str(lake)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_of_today_is_not_pending(lake):
+    posting = {"purchase_id": "9", "transaction_date": day("2023-02-24"), "subsidiary": "nacional"}
+    posting |= {"amount": Decimal("0.10"), "purchases": 1, "known_on": day("2023-02-24"), "reason": "paid"}
+    small_lake.write(lake, tables.GMV_LEDGER, [{**posting, "cause": "event", "ledger_seq": 2}])
+    assert status.status(Reader(lake), day("2023-02-24")).pending == []
+    found = status.status(Reader(lake), day("2023-02-25"))
+    assert [one["day"] for one in found.pending] == [day("2023-02-24")]
+    assert "\ngmv_pending_amount 0.10\n" in found.as_openmetrics()

@@ -159,3 +159,11 @@ def test_a_list_that_is_too_long_is_made_anew_each_time(tmp_path, monkeypatch):
     waiting.note(Reader(tmp_path))
     assert not DeltaTable.is_deltatable(str(tmp_path / WAITING.path))
     assert now(tmp_path) == {("2", "item"), ("9", "item")}
+
+
+def test_an_unpaid_purchase_waits_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(VALUES, PURCHASE, {})
+    for ids in (["1", "2"], ["3"]):  # found among all, and among those that changed
+        bring(tmp_path, PURCHASE, ids)
+        assert now(tmp_path) == set()
+        waiting.note(Reader(tmp_path))

@@ -111,9 +111,8 @@ def _against_weekday(gmv: Decimal, newest: dt.date, totals: Mapping[dt.date, Dec
     if len(amounts) < FEWEST_WEEKDAYS:
         return Fact(what, "—", f"only {len(amounts)} of the {WEEKS} {newest:%A}s before have GMV")
     usual = median(amounts).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
-    return Fact(
-        what, f"{gmv - usual:+,.2f}", f"{_share(gmv, usual)} of {usual:,.2f}, the median of {WEEKS} weeks"
-    )
+    note = f"{_share(gmv, usual)} of {usual:,.2f}, the median of {len(amounts)} {newest:%A}s"
+    return Fact(what, f"{gmv - usual:+,.2f}", note)
 
 
 def _month_so_far(newest: dt.date, totals: Mapping[dt.date, Decimal]) -> Fact:

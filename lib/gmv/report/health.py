@@ -196,7 +196,7 @@ def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
     )
     waits = Counter(waiting.waiting(reader)["awaits"].to_pylist())
     pending = [one for one in final if one.state == PENDING]
-    coming = sum(((one.coming or one.gmv) - one.gmv for one in pending), data.NOTHING)
+    coming = sum(((one.gmv if one.coming is None else one.coming) - one.gmv for one in pending), data.NOTHING)
     rows = [
         ("Pending days", len(pending), coming, "The ledger has another number than was published."),
         (
