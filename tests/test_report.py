@@ -221,6 +221,27 @@ def test_the_newest_count_of_a_partition_is_shown(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("far", ["9999-12-31", "0001-01-01", "1999-12-31", "2023-03-03"])
+def test_a_record_of_a_far_day_neither_ends_the_report_nor_stretches_its_chart(
+    tmp_path: Path, far: str
+) -> None:
+    counts = rows_of(
+        "run layer table day records recorded_at",
+        ("a", "bronze", "purchase", None, 3, at("2023-03-01T06:00")),
+        ("a", "bronze", "purchase", day("2000-01-01"), 1, at("2023-03-01T06:00")),
+        ("a", "bronze", "purchase", day("2023-03-02"), 4, at("2023-03-01T06:00")),
+        ("a", "bronze", "purchase", day(far), 2, at("2023-03-01T06:00")),
+        ("a", "bronze", "product_item", day(far), 0, at("2023-03-01T06:00")),
+    )
+    small_lake.write(tmp_path, tables.PARTITION_STATS, counts)
+    reader = Reader(tmp_path)
+    frame = data.partition_rows(reader, day("2023-03-01"), day("2023-03-02"))
+    assert tuples(frame) == [("bronze", "purchase", None, 5), ("bronze", "purchase", "2023-03-02", 4)]
+    assert figures.partition_rows(frame).alt.startswith("Bars of rows per day and table")
+    assert len(data.partition_rows(reader)) == 3
+    assert tuples(data.newest_days(reader), "table", "newest_day") == [("purchase", "2023-03-02")]
+
+
 def test_headline_counts_new_changed_and_removed_numbers(march: Path, sample: Path) -> None:
     assert data.headline(Reader(sample), "20230301T060000-0001") == (
         "This run published numbers for 3 day(s): 3 new. Together they change GMV by +1,838.55. "
@@ -474,8 +495,8 @@ def test_records_without_a_readable_date_are_named_in_their_panel() -> None:
         }
     )
     titles = [axes.get_title(loc="left") for axes in figures.partition_rows(frame).wide.axes]
-    assert titles[0].endswith("and 1,500 without a readable date")
-    assert "readable" not in titles[1]
+    assert titles[0].endswith("and 1,500 without a sensible date")
+    assert "sensible" not in titles[1]
 
 
 def test_an_empty_lake_has_figures_that_say_so(tmp_path: Path) -> None:

@@ -395,6 +395,22 @@ def test_a_purchase_that_is_only_new_on_a_waiting_day_has_not_moved(lake):
     assert meanwhile(lake.run(**window), lake) == {"twice": 0, "nowhere": 0}
 
 
+@pytest.mark.parametrize("first_run", [True, False])
+def test_money_that_no_published_day_ever_had_has_not_moved(lake, first_run):
+    """On a day of the window it came and went: in one delivery, or in two of which none was published."""
+    window = {"as_of_date": "2023-04-01", "start_date": "2023-03-25", "end_date": "2023-03-31"}
+    came = "purchase 03-25T08:00 1 paid\n item 03-25T08:00 1 1 80.00"
+    went = "purchase 03-27T08:00 1 paid 03-10"
+    if first_run:
+        lake.arrive("1", f"{came}\n {went}")
+    else:
+        lake.arrive("1", came)
+        lake.run(as_of_date="2023-04-01", start_date="2023-03-20", end_date="2023-03-20")
+        lake.arrive("2", went)
+    assert meanwhile(lake.run(**window), lake) == {"twice": 0, "nowhere": 0}
+    assert lake.published() == []
+
+
 def test_an_anomaly_is_over_when_its_day_is_judged_anew_and_passes(lake):
     def odd(check: str) -> list[str]:
         found = problems.open_problems(lake.reader, today)

@@ -250,7 +250,8 @@ def counted_meanwhile(reader: Reader, the_plan: Plan) -> dict[str, Decimal]:
 
     What a pending day does not show yet are its postings since the ledger last added up to its published
     numbers. A purchase that these take away, and that counts on a day which does not wait, counts twice; one
-    that they bring, and that has left such a day at the same time or later, counts nowhere.
+    that they bring, and that has left such a day after it was part of its published number, and has counted
+    somewhere ever since, counts nowhere.
 
     Args:
         reader: the lake after the publication.
@@ -274,21 +275,35 @@ def counted_meanwhile(reader: Reader, the_plan: Plan) -> dict[str, Decimal]:
                 max(ledger_seq) filter (gmv_then = coalesce(published.gmv, 0))
                     over (partition by transaction_date, subsidiary), 0)
         ), lacking as (
-            select purchase_id, sum(amount) as amount, sum(purchases) as purchases,
-                   min(min(ledger_seq)) over (partition by purchase_id) as since
+            select purchase_id, sum(amount) as amount, sum(purchases) as purchases
             from unpublished group by purchase_id, transaction_date having sum(purchases) <> 0
+        ), counting as (
+            select purchase_id, max(ledger_seq) as since from (
+                select purchase_id, ledger_seq from gold.gmv_ledger semi join lacking using (purchase_id)
+                group by purchase_id, ledger_seq having sum(purchases) > 0
+            ) group by purchase_id
+        ), stay as (
+            select purchase_id, transaction_date, ledger_seq, sum(purchases) as purchases,
+                   lag(ledger_seq) over (
+                       partition by purchase_id, transaction_date order by ledger_seq) as came_at
+            from gold.gmv_ledger semi join lacking using (purchase_id)
+            where not list_contains($waiting, transaction_date)
+            group by purchase_id, transaction_date, ledger_seq having sum(purchases) <> 0
         ), elsewhere as (
             select purchase_id, bool_or(still > 0) as counts, max(left_at) as left_at from (
-                select purchase_id, sum(purchases) as still, max(ledger_seq) filter (purchases < 0) as left_at
-                from gold.gmv_ledger semi join lacking using (purchase_id)
-                where not list_contains($waiting, transaction_date)
-                group by purchase_id, transaction_date
+                select purchase_id, sum(purchases) as still, max(ledger_seq) filter (
+                    purchases < 0 and exists (
+                        select 1 from gold.daily_gmv_history as shown
+                        where shown.transaction_date = stay.transaction_date
+                            and shown.ledger_seq >= stay.came_at and shown.ledger_seq < stay.ledger_seq)
+                ) as left_at
+                from stay group by purchase_id, transaction_date
             ) group by purchase_id
         )
         select cast(coalesce(-sum(amount) filter (purchases < 0 and counts), 0) as decimal(38, 2)) as twice,
                cast(coalesce(sum(amount) filter (purchases > 0 and left_at >= since), 0) as decimal(38, 2))
                    as nowhere
-        from lacking join elsewhere using (purchase_id)
+        from lacking join elsewhere using (purchase_id) join counting using (purchase_id)
         """,
         pending=list(the_plan.pending),
         waiting=[*the_plan.pending, *the_plan.in_progress],

@@ -15,9 +15,10 @@ import pandas as pd
 
 from gmv.explain import why
 from gmv.lake.reader import Reader
-from gmv.tables import TABLES
+from gmv.tables import EARLIEST_PLAUSIBLE, TABLES
 
 UNREADABLE_DAY = "not readable"
+"""The day of records whose date can't be read, or can't be a date of theirs."""
 NOTHING = Decimal("0.00")
 
 _IN_WINDOW = """
@@ -29,6 +30,9 @@ _NEWEST_COUNTS = """
     from monitoring.partition_stats
     qualify row_number() over (partition by layer, "table", day order by recorded_at desc, run desc) = 1
 """
+
+_IS_PLAUSIBLE = f"(day >= date '{EARLIEST_PLAUSIBLE}' and day <= cast(recorded_at as date) + interval 1 day)"
+"""By the rule that else puts a record into quarantine: what is counted elsewhere would stretch a chart by ages."""
 
 
 def daily_gmv(
@@ -250,14 +254,18 @@ def partition_rows(
     """How many rows each table holds of each day of a window: the newest count of each.
 
     Returns:
-        layer, table, day (empty: bronze records whose date can't be read, in every window), records;
-        bronze first, gold last.
+        layer, table, day (empty: bronze records whose date can't be read or is far off, as 9999-12-31, in every
+        window), records; bronze first, gold last.
     """
     return reader.frame(
         f"""
-        select layer, "table", day, records
-        from ({_NEWEST_COUNTS})
-        where day is null or day {_IN_WINDOW}
+        with counted as (
+            select layer, "table", if({_IS_PLAUSIBLE}, day, null) as of_day, sum(records)::bigint as records
+            from ({_NEWEST_COUNTS}) group by all
+        )
+        select layer, "table", of_day as day, records
+        from counted
+        where if(of_day is null, records > 0, of_day {_IN_WINDOW})
         order by list_position(['bronze', 'silver', 'gold'], layer), "table", day nulls first
         """,
         start_date=start_date,
@@ -268,8 +276,7 @@ def partition_rows(
 def rows_by_day(counts: pd.DataFrame) -> pd.DataFrame:
     """The frame of `partition_rows` with one row per day, and one column per layer and table.
 
-    A table that holds nothing of a day has an empty cell. Records whose date can't be read come first, as
-    the day UNREADABLE_DAY.
+    A table that holds nothing of a day has an empty cell. Records without a day come first, as UNREADABLE_DAY.
     """
     named = pd.DataFrame(
         {
@@ -295,7 +302,7 @@ def newest_days(reader: Reader) -> pd.DataFrame:
         f"""
         select layer, "table", max(day) as newest_day, max(recorded_at) as counted_at
         from ({_NEWEST_COUNTS})
-        where records > 0 and day is not null
+        where records > 0 and {_IS_PLAUSIBLE}
         group by layer, "table"
         order by list_position(['bronze', 'silver', 'gold'], layer), "table"
         """

@@ -235,7 +235,7 @@ def partition_rows(
             tables = set(by_table.columns)
             odd_here = {day for table, of_table in odd.items() if table in tables for day in of_table}
             _mark(axes, days, below, Marks(odd=odd_here))
-            note = f"\nand {undated:,} without a readable date" if undated else ""
+            note = f"\nand {undated:,} without a sensible date" if undated else ""
             axes.set_title(title + note, weight="bold")
             axes.set_ylabel("rows per day")
             _thousands(axes, whole=True)
