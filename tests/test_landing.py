@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from gmv import landing
 from gmv.errors import GmvError, UsageError
-from gmv.landing import Changed, Refused
+from gmv.landing import Changed, Refused, Unreadable
 from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, event_table
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -712,14 +712,14 @@ def test_content_that_changes_behind_the_same_size_and_time_waits(tmp_path, monk
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_file_without_permission_waits(tmp_path):
+def test_file_without_permission_is_refused(tmp_path):
     file = found(tmp_path, "purchase_extra_info.csv", HEADER)
     file.location.chmod(0)
-    with pytest.raises(Changed, match="can't be read \\(Permission denied\\)"):
+    with pytest.raises(Unreadable, match="can't be read \\(Permission denied\\)"):
         stage(file, tmp_path)
 
 
-def test_failing_disk_under_landing_waits_and_says_why(tmp_path, monkeypatch):
+def test_file_on_a_failing_disk_is_refused_and_says_why(tmp_path, monkeypatch):
     file = found(tmp_path, "purchase_extra_info.csv", HEADER)
     monkeypatch.setattr(landing.os, "fstat", lambda descriptor: file.location.stat())
 
@@ -731,7 +731,7 @@ def test_failing_disk_under_landing_waits_and_says_why(tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Path, "open", lambda *args: Failing())
-    with pytest.raises(Changed, match="can't be read \\(Input/output error\\)"):
+    with pytest.raises(Unreadable, match="can't be read \\(Input/output error\\)"):
         landing.sha256(file)
 
 

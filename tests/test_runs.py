@@ -10,11 +10,12 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import model
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from gmv import notebook, problems, publication, show, status
+from gmv import bronze, notebook, problems, publication, show, status
 from gmv.errors import GmvError, LakeLocked, PublicationRefused, UsageError
 from gmv.lake import location, lock, records
 from gmv.report import health
@@ -467,6 +468,40 @@ def test_content_that_was_also_refused_under_another_name_is_ingested_once(lake)
     lake.run(notebooks=("01_bronze",))
     assert outcomes(lake)[3:] == ["purchase-1.csv repeated", "purchase-2.csv repeated"]
     assert len(lake.reader.rows("select 1 from bronze.purchase")) == 1
+
+
+def test_a_file_that_can_not_be_read_holds_publication_back_until_it_can(lake, monkeypatch):
+    """Its time and size stay when a person lets it be read."""
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00\n info 03-10T08:00 1 nac")
+    real, closed = Path.open, lake.landing / "purchase_extra_info-1.csv"
+
+    def open_unless_closed(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_unless_closed)
+    for _ in range(2):
+        with pytest.raises(PublicationRefused, match=r"info-1\.csv: can't be read \(Permission denied\)"):
+            lake.run()
+        assert bronze.unread(lake.reader, lake.landing) == [], "there is nothing new in it for a run"
+    assert outcomes(lake).count("purchase_extra_info-1.csv refused") == 1
+    assert [problem.kind for problem in problems.open_problems(lake.reader, dt.date(2023, 3, 12))][:1] == [
+        problems.REFUSED_FILE
+    ]
+
+    monkeypatch.setattr(Path, "open", real)
+    lake.run()
+    assert lake.published() == ["2023-03-10 nac 10.00"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_told_of(lake, monkeypatch):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    files = bronze.unread(lake.reader, lake.landing)
+    (lake.landing / "purchase-1.csv").write_text("and")
+    arrivals = bronze.take_in(lake.reader, files, "r1", lake.path / "staged")
+    (told,) = [one for one in bronze.summary(arrivals) if one["outcome"] == "waiting"]
+    assert told["reason"] == "purchase-1.csv: changed while it was read. It waits for the next run."
 
 
 def replaced_in_place(file: Path, old: str, new: str) -> None:

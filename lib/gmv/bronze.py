@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 STAGED = "_staged"
 """Folder in the lake where records wait between being parsed and being in bronze."""
 
+WAITING = "waiting"
+"""What a run tells of a file that changed while it was read."""
+
 HOLDS_RECORDS = ("ingested", "retracted", "restored")
 """Outcomes of content that is in bronze, whether in force or not."""
 
@@ -44,7 +47,7 @@ class Arrivals:
 
 
 def unread(reader: Reader, folder: Path, reread: bool = False) -> list[landing.LandingFile]:
-    """The files of the landing folder whose path, size or time the lake does not know.
+    """The files of the landing folder whose path, size or time the lake does not know, or that can be read at last.
 
     Args:
         reread: all files, known or not.
@@ -53,7 +56,12 @@ def unread(reader: Reader, folder: Path, reread: bool = False) -> list[landing.L
     if reread:
         return found
     known = _last_outcomes(reader)
-    return [file for file in found if not _is_as_it_was(file, known)]
+    return [
+        file
+        for file in found
+        if not _is_as_it_was(file, known)
+        or (known[file.path]["sha256"] is None and landing.can_be_read(file))
+    ]
 
 
 def take_in(
@@ -159,6 +167,8 @@ def _outcome_of(
     event = event_table(file.table)
     try:
         staged = landing.stage(file, event, run, ingested_at, target / event.name)
+    except landing.Unreadable as refused:
+        return {"outcome": "refused", "reason": str(refused)}
     except landing.Refused as refused:
         return {"outcome": "refused", "sha256": sha256, "reason": str(refused)}
     seen[sha256] = "ingested"
@@ -180,7 +190,8 @@ def records_of(arrivals: Arrivals) -> dict[EventTable, ds.Dataset]:
 def summary(arrivals: Arrivals) -> list[dict]:
     """What became of each file, for a run's record: path, table, records, outcome, reason."""
     told = ("path", "table", "records", "outcome", "reason")
-    return [{name: row.get(name) for name in told} for row in arrivals.outcomes]
+    waiting = [{"outcome": WAITING, "reason": reason} for reason in arrivals.waiting]
+    return [{name: row.get(name) for name in told} for row in [*arrivals.outcomes, *waiting]]
 
 
 def save(lake_path: Path, staged: dict[EventTable, ds.Dataset], arrivals: Arrivals, run: str) -> None:

@@ -614,6 +614,9 @@ def _tell_run(record: Record, request: Request) -> None:
         print("Nothing is new: no file to read, no step to finish, no day to publish.")
         print(f"Last report: {runner.last_report(request.runs_dir) or 'none yet'}")
         return
+    for file in record.steps["01_bronze"]["files"]:
+        if file["outcome"] == "waiting":
+            print(f"waiting  {file['reason']}")
     gold = record.steps["03_gold"]
     of_result: dict[str, list[str]] = {}
     for day, result in gold["days"].items():

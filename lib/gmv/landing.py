@@ -88,8 +88,12 @@ class Refused(GmvError):
         super().__init__(f"{path}: {problem}. Nothing of this file was loaded.")
 
 
+class Unreadable(Refused):
+    """A file whose bytes can't be had now: it may not be read, or the disk fails."""
+
+
 class Changed(GmvError):
-    """A file that could not be read as it was found, since it changed, is gone, or may not be read."""
+    """A file that could not be read as it was found, since it changed or is gone."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}. It waits for the next run.")
@@ -202,7 +206,7 @@ def _reading(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise Changed(path, "was removed before it was read") from None
     except OSError as error:
-        raise Changed(path, f"can't be read ({error.strerror or error})") from error
+        raise Unreadable(path, f"can't be read ({error.strerror or error})") from error
 
 
 class _HashedReader(io.BufferedIOBase):
@@ -228,8 +232,8 @@ def _opened(file: LandingFile) -> Iterator[_HashedReader]:
     """The file's bytes, if it is a plain file that stays as it was found until the end.
 
     Raises:
-        Refused: it is no plain file, or a link that leads nowhere or out of landing.
-        Changed: its size or time differs, before or after; it is gone, or can't be read.
+        Refused: it is no plain file, can't be read, or is a link that leads nowhere or out of landing.
+        Changed: its size or time differs, before or after; or it is gone.
     """
     if location.is_remote(file.location):
         with _opened_object(file) as reader:
@@ -283,6 +287,16 @@ def _check_unchanged_by_name(file: LandingFile) -> None:
     with _reading(file.path):
         status = file.location.stat()
     _check_unchanged(file, status)
+
+
+def can_be_read(file: LandingFile) -> bool:
+    """Whether a file can be opened and read now; one that no run would read can't."""
+    try:
+        with _opened(file) as reader:
+            reader.read(1)
+    except (Refused, Changed):
+        return False
+    return True
 
 
 def sha256(file: LandingFile) -> str:
@@ -548,7 +562,8 @@ def stage(file: LandingFile, table: EventTable, run: str, ingested_at: datetime,
 
     Raises:
         Refused: nothing of the file can be trusted; says why.
-        Changed: it is not as it was found, or can't be read now.
+        Unreadable: its bytes can't be had now.
+        Changed: it is not as it was found.
     """
     digest = sha256(file)
     target.mkdir(parents=True, exist_ok=True)
