@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,34 @@ def test_a_run_on_a_damaged_lake_ends_with_1_and_publishes_nothing(lake, tmp_pat
     assert ended.returncode == 1
     assert "gold/gmv_ledger can't be read" in ended.stderr
     assert sorted((lake / "gold/daily_gmv").rglob("*")) == before
+
+
+def a_table_is_gone(lake: Path, runs: Path) -> None:
+    shutil.rmtree(lake / "gold/gmv_ledger")
+
+
+def runs_folder_is_a_file(lake: Path, runs: Path) -> None:
+    runs.write_text("no folder")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (a_table_is_gone, "The lake lacks gold/gmv_ledger"),
+        (runs_folder_is_a_file, "Name another place by --runs-dir."),
+    ],
+)
+def test_a_run_that_fails_before_its_first_notebook_is_on_record(lake, tmp_path, fault, said):
+    landing, runs = tmp_path / "landing", tmp_path / "runs"
+    landing.mkdir()
+    (landing / "purchase-2.csv").write_text(HEADER + ROW)
+    fault(lake, runs)
+    ended = gmv("run", "--lake", str(lake), "--landing", str(landing), "--runs-dir", str(runs))
+    assert ended.returncode == 1 and said in ended.stderr
+    (noted,) = Reader(lake).rows("from monitoring.runs where event = 'ended' order by \"at\" desc limit 1")
+    assert noted["outcome"] == "failed" and said in noted["message"]
+    told = gmv("status", "--lake", str(lake), "--as-of-date", "2023-02-24")
+    assert told.returncode == 1 and "BROKEN" in told.stdout and said in " ".join(told.stdout.split())
 
 
 @pytest.fixture

@@ -248,6 +248,21 @@ def test_numbers_are_published_though_their_report_fails(folders, tmp_path, monk
     assert runner.last_report(tmp_path / "runs")
 
 
+def test_numbers_are_published_though_the_disk_is_full_for_their_report(folders, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr("gmv.report.page.render", fail)
+    request = runner.Request(tmp_path / "lake", tmp_path / "landing", tmp_path / "runs")
+    with pytest.raises(
+        GmvError,
+        match=r"published, the report is not: .*No space left.*report.html'\. Make it with: gmv report",
+    ):
+        runner.run(request, lambda _: contextlib.nullcontext())
+    (noted,) = Reader(tmp_path / "lake").rows("from monitoring.runs where event = 'ended'")
+    assert noted["outcome"] == "failed" and "published, the report is not" in noted["message"]
+
+
 def notebook_with(folder: Path, monkeypatch, source: str, name: str = "one") -> None:
     """Let the runner find one notebook of one cell."""
     import nbformat

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Record:
         place: where the run's files are found: a folder, or a place in an object store.
         outcome: succeeded, nothing_new, failed, refused or interrupted; empty while it runs.
         steps: what each notebook noted, by its name, with `seconds` and `spark_jobs`.
+        ends_as: the outcome, when no error comes up.
         copy_to: a file that is kept equal to run.json, for whoever started the run.
     """
 
@@ -41,6 +43,7 @@ class Record:
     today: dt.date
     parameters: dict[str, Any]
     outcome: str = ""
+    ends_as: str = "succeeded"
     message: str = ""
     started_at: dt.datetime = field(default_factory=records.now)
     ended_at: dt.datetime | None = None
@@ -59,6 +62,20 @@ class Record:
         self._append("started", self.started_at)
         self.write()
 
+    def make_folder(self) -> None:
+        """Make the run's folder, for runs that leave more than a row.
+
+        Raises:
+            GmvError: it can't be made.
+        """
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise GmvError(
+                f"The run's folder {self.folder} can't be made: {error.strerror}. Name another place by --runs-dir."
+            ) from error
+        self.write()
+
     def end(self, outcome: str, message: str = "") -> None:
         """Note the end, in the lake and in the run's folder: in one of them also where the other can't be written."""
         self.outcome, self.message, self.ended_at = outcome, message, records.now()
@@ -68,12 +85,11 @@ class Record:
             self.write()
 
     @contextmanager
-    def kept(self, held: Lock, outcome: str = "succeeded") -> Iterator[None]:
+    def kept(self, held: Lock) -> Iterator[None]:
         """Around the run: note its start, and how it ends.
 
         Args:
             held: the lake's lock. Once that is lost, the end is not noted any more.
-            outcome: that of a run which ends without an error.
 
         Raises:
             GmvError: the run was interrupted.
@@ -82,7 +98,7 @@ class Record:
             self.start()
             yield
             with _uninterrupted():
-                self.end(outcome, self.message)
+                self.end(self.ends_as, self.message)
         except BaseException as error:
             if self.outcome:  # only the end could not be noted
                 raise
@@ -100,7 +116,9 @@ class Record:
         try:
             self.end(outcome, message)
         except Exception as error:
-            if not is_lost(self.lake, error):
+            if isinstance(error, OSError):  # the disk that ended the run is still full
+                print(f"gmv: how the run ended could not be written everywhere: {error}", file=sys.stderr)
+            elif not is_lost(self.lake, error):
                 raise
 
     @contextmanager

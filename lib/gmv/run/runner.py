@@ -79,7 +79,6 @@ def run(request: Request, show: Show) -> Record:
     with _held(request.lake, f"run {run_id}") as held, _stopping_on_terminate():
         request = _resumed(request)
         _finish_killed_rebuild(request, held, show)
-        notebook.finish_killed_run(request.lake)
         return _run(request, run_id, held, show)
 
 
@@ -182,11 +181,11 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
     from gmv.lake.lake import Lake
 
     record = _record(request, run_id, "rebuild")
-    record.folder.mkdir(parents=True)
     (arrived,) = Reader(request.lake).rows(
         "select coalesce(sum(size), 0) as size from bronze.files where outcome = 'ingested'"
     )
     with record.kept(held):
+        record.make_folder()
         is_small = arrived["size"] < BIG_BYTES
         with (
             record.timed("rebuild"),
@@ -250,15 +249,15 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
 
 def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     record = _record(request, run_id, "run")
-    files = bronze.unread(Reader(request.lake), request.landing, request.reread)
-    with _watched(request, record):
+    with _watched(request, record), record.kept(held):
+        notebook.finish_killed_run(request.lake)
+        files = bronze.unread(Reader(request.lake), request.landing, request.reread)
         if not files and not request.accepting and not _has_work(record):
-            with record.kept(held, "nothing_new"):
-                return record
+            record.ends_as = "nothing_new"
+            return record
         arrived = sum(file.size for file in files)
-        record.folder.mkdir(parents=True)
-        with record.kept(held):
-            _execute(request, record, held, show, is_small=arrived < BIG_BYTES)
+        record.make_folder()
+        _execute(request, record, held, show, is_small=arrived < BIG_BYTES)
     if not request.is_rehearsal:
         _maintain_if_due(request, record, held, show, was_big=arrived >= MAINTAINED_BYTES)
     return record
@@ -364,11 +363,12 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
                 try:
                     with show(REPORT), record.timed(REPORT):
                         _render_report(request, record.folder, parameters, kernels)
-                except GmvError as error:
+                except (GmvError, OSError) as error:  # such as a disk that is full
+                    said = str(error).rstrip(".")
                     if refused:
-                        raise PublicationRefused(f"{refused}\nThere is no report of it: {error}") from error
+                        raise PublicationRefused(f"{refused}\nThere is no report of it: {said}.") from error
                     raise GmvError(
-                        f"The numbers are published, the report is not: {error} "
+                        f"The numbers are published, the report is not: {said}. "
                         f"Make it with: gmv report --lake {request.lake}"
                     ) from error
     if refused:
