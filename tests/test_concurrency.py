@@ -16,6 +16,7 @@ from gmv import publication
 from gmv.errors import LakeLocked
 from gmv.lake import lock, records
 from gmv.lake.reader import Reader
+from gmv.settings import PROJECT
 
 DAYS = [dt.date(2023, 3, 1) + dt.timedelta(n) for n in range(30)]
 
@@ -99,6 +100,20 @@ def test_a_lock_that_was_inherited_is_its_parents_to_release(tmp_path, monkeypat
     with pytest.raises(LakeLocked, match="by the run"):
         lock.acquire(tmp_path, "too early")
     held.release()
+
+
+@pytest.mark.parametrize(("name", "is_kept"), [("gmv-spark-1", False), ("somebody's", True)])
+def test_the_supervisor_removes_what_a_killed_owner_left_of_its_servers_folder(tmp_path, name, is_kept):
+    scratch = tmp_path / name
+    scratch.mkdir()
+    (scratch / "blockmgr").mkdir()
+    ended = subprocess.run(
+        [sys.executable, PROJECT / "lib/gmv/lake/supervisor.py", "5", "/bin/sleep", "60"],
+        stdin=subprocess.DEVNULL,
+        cwd=scratch,
+        timeout=60,
+    )
+    assert ended.returncode != 0 and scratch.exists() is is_kept
 
 
 def test_who_only_looks_at_the_lock_does_not_turn_a_run_away(tmp_path):

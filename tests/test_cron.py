@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -36,6 +37,17 @@ def test_the_days_run_outlasts_a_missing_folder_and_a_held_lake(deployment):
     held.release()
     assert "Nothing is new" in run.end()
     assert run.popen.returncode == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_script_can_be_stopped_while_it_waits_to_try_again(number, code):
+    environment = {**os.environ, "GMV_COMMAND": "false", "GMV_RETRY_SECONDS": "60"}
+    with subprocess.Popen(
+        [SCRIPT], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as waiting:
+        assert "again in 60 s" in waiting.stderr.readline()
+        os.killpg(waiting.pid, number)
+        assert waiting.wait(timeout=20) == code
 
 
 def test_wrong_use_is_not_tried_again(deployment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -270,9 +271,18 @@ def test_spark_reads_the_files_of_the_newest_version_whatever_the_folder_is_call
     assert lake.read(PURCHASE.latest).collect() == []
 
 
-def test_a_folder_that_delta_rs_can_not_write_below_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(UsageError, match=r"delta-rs can't write below a folder with \[ \] in its name"):
-        lock.acquire(tmp_path / "my [own] lake", "the test")
+@pytest.mark.parametrize(
+    ("name", "unfit"),
+    [
+        ("my [own] lake", "[ ]"),
+        ("50%25", "%25"),
+        ("all*", "*"),
+        ("two\nlines", "'\\n'"),
+    ],
+)
+def test_a_folder_that_delta_rs_can_not_write_below_is_refused_in_a_sentence(tmp_path, name, unfit):
+    with pytest.raises(UsageError, match=re.escape(f"can't write below a folder with {unfit} in its name")):
+        lock.acquire(tmp_path / name, "the test")
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,15 +33,32 @@ app = typer.Typer(
     help="Daily GMV by subsidiary, in double entry.\n\nSettings come from GMV_… variables; see docs/settings.md.",
 )
 
+
+def _place(text: str) -> Path:
+    """The folder or address of an option; a script's variable that is empty must not mean the current folder."""
+    if not text:
+        raise typer.BadParameter("it is empty; name a place, or leave the option out.")
+    return Path(text)
+
+
 LakeOption = Annotated[
     Path | None,
-    typer.Option("--lake", help="Folder of the Delta tables, or s3://bucket/prefix. \\[GMV_LAKE]"),
+    typer.Option(
+        "--lake",
+        parser=_place,
+        metavar="PLACE",
+        help="Folder of the Delta tables, or s3://bucket/prefix. \\[GMV_LAKE]",
+    ),
 ]
 LandingOption = Annotated[
-    Path | None, typer.Option("--landing", help="Where CSV files arrive. \\[GMV_LANDING]")
+    Path | None,
+    typer.Option("--landing", parser=_place, metavar="PLACE", help="Where CSV files arrive. \\[GMV_LANDING]"),
 ]
 RunsOption = Annotated[
-    Path | None, typer.Option("--runs-dir", help="Where runs leave records. \\[GMV_RUNS_DIR]")
+    Path | None,
+    typer.Option(
+        "--runs-dir", parser=_place, metavar="PLACE", help="Where runs leave records. \\[GMV_RUNS_DIR]"
+    ),
 ]
 StartOption = Annotated[str, typer.Option("--start-date", metavar="YYYY-MM-DD", help="First day, inclusive.")]
 EndOption = Annotated[str, typer.Option("--end-date", metavar="YYYY-MM-DD", help="Last day, inclusive.")]
@@ -490,6 +508,9 @@ def main() -> None:
     """Run the command line; errors that a user can act on end without a stack trace."""
     from gmv.errors import GmvError, PublicationRefused
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without … ends no run
     try:
         app()
     except GmvError as error:
@@ -521,10 +542,14 @@ def main() -> None:
 
 def _explained_by_store(error: Exception) -> str:
     """What an error of an object store means, where lake, landing or runs are in one; else nothing."""
+    from gmv.errors import UsageError
     from gmv.lake import location
     from gmv.settings import settings
 
-    chosen = [*sys.argv, settings().lake, settings().landing, settings().runs_dir]
+    try:
+        chosen = [*sys.argv, settings().lake, settings().landing, settings().runs_dir]
+    except UsageError:
+        return ""
     texts = [str(one).rpartition("=")[2] for one in chosen]
     places = [location.location(text) for text in texts if location.is_remote(text)]
     said = location.chained(error)
@@ -708,6 +733,8 @@ def _about(one_row_is: str, which: str, drawn: Sequence, of: int) -> str:
 def _print_rows(columns: list[str], rows: Any, output: Format, title: str, note: str = "") -> None:
     from gmv import show as shown
 
+    if isinstance(sys.stdout, TextIOWrapper) and output is not Format.table:
+        sys.stdout.reconfigure(errors="strict")  # exact, or not at all
     if output in (Format.csv, Format.spreadsheet):
         shown.write_csv(sys.stdout, columns, rows, for_spreadsheet=output is Format.spreadsheet)
     elif output is Format.json:

@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import zoneinfo
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from gmv.checks import BY_NAME, Severity
 from gmv.errors import UsageError
 
+MOST_DAYS = 36_500
+"""A hundred years: with more, dates that are reckoned from it may be none."""
+
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout: notebooks/, data_lake/ and runs/ lie in it."""
+
+
+SECRET_VARIABLES = ("GMV_ALERT_URLS",)
+"""Only the run itself may see these: neither its kernels nor its Spark server."""
 
 
 def _half_of_memory_up_to_4_gib() -> int:
@@ -30,7 +38,9 @@ def _half_of_memory_up_to_4_gib() -> int:
 class Settings(BaseSettings):
     """Where things are, and how much of the machine a run may take."""
 
-    model_config = SettingsConfigDict(env_prefix="GMV_", env_file=PROJECT / ".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GMV_", env_file=PROJECT / ".env", env_ignore_empty=True, extra="ignore"
+    )
 
     lake: Path = Field(PROJECT / "data_lake", description="Folder of the Delta tables")
     landing: Path = Field(PROJECT / "data_lake" / "landing", description="Folder where CSV files arrive")
@@ -40,7 +50,9 @@ class Settings(BaseSettings):
     )
     timezone: str = Field("UTC", description="Whose current date is today, where --as-of-date is not given")
     closed_until: dt.date | None = Field(None, description="Books are closed up to this day, inclusive")
-    finality_days: int = Field(90, ge=1, description="How many days ahead further changes are expected")
+    finality_days: int = Field(
+        90, ge=1, le=MOST_DAYS, description="How many days ahead further changes are expected"
+    )
     settled_share: Decimal = Field(
         Decimal("0.001"),
         gt=0,
@@ -48,7 +60,7 @@ class Settings(BaseSettings):
         description="A day is settled when less than this share may still change",
     )
     late_after_days: int = Field(
-        1, ge=0, description="How many days the newest published day may lie behind yesterday"
+        1, ge=0, le=MOST_DAYS, description="How many days the newest published day may lie behind yesterday"
     )
     restatement_percent: Decimal = Field(
         Decimal(5), ge=0, description="A restatement above so many percent of a day is a problem to tell of"
@@ -118,8 +130,15 @@ class Settings(BaseSettings):
     def _known_zone(cls, value: str) -> str:
         try:
             zoneinfo.ZoneInfo(value)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of zones
             raise ValueError(f"no such time zone: {value!r}") from error
+        return value
+
+    @field_validator("closed_until", mode="before")
+    @classmethod
+    def _written_as_a_date(cls, value: object) -> object:
+        if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
+            raise ValueError("write it as YYYY-MM-DD")
         return value
 
     def today(self) -> dt.date:
@@ -132,7 +151,7 @@ def settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        UsageError: naming the variable and the value that can't be read.
+        UsageError: naming the variable and the value that can't be read, or what is wrong with `.env`.
     """
     try:
         return Settings()  # type: ignore[call-arg]
@@ -142,3 +161,9 @@ def settings() -> Settings:
             for problem in error.errors()
         )
         raise UsageError(f"Settings can't be read: {problems}.") from None
+    except SettingsError as error:  # JSON that is none
+        name = re.search(r'field "(\w+)"', str(error))
+        told = f"GMV_{name[1].upper()} is no JSON" if name else str(error)
+        raise UsageError(f"Settings can't be read: {told}.") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"Settings can't be read: the file .env: {error}.") from None

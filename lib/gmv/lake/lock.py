@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 LOCK_FILE = "_lock"
 _INHERITED = "GMV_LOCK_FD"
-_UNFIT = set("[]^|\\")
+_UNFIT = re.compile(r"[\[\]^|\\*\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 _LOOK_SECONDS = 0.5
 """Longer than anyone takes who only looks whether the lock is free."""
 
@@ -84,10 +85,9 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
         LakeLocked: naming who holds it.
         UsageError: no table can be written below a folder of that name.
     """
-    if not location.is_remote(lake) and (unfit := sorted(_UNFIT & set(str(lake)))):
-        raise UsageError(
-            f"The lake {lake}: delta-rs can't write below a folder with {' '.join(unfit)} in its name."
-        )
+    if not location.is_remote(lake) and (unfit := sorted(set(_UNFIT.findall(str(lake))))):
+        named = " ".join(part if part.isprintable() else repr(part) for part in unfit)
+        raise UsageError(f"The lake {lake}: delta-rs can't write below a folder with {named} in its name.")
     folder = location.local_twin(lake)
     path = folder / LOCK_FILE
     if _is_inherited(path):

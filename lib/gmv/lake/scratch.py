@@ -41,6 +41,7 @@ def copy(lake: Path, to: Path) -> None:
 
 def _copy_table(table: Path, to: Path) -> None:
     shutil.copytree(table / "_delta_log", to / "_delta_log")
+    (to / "_delta_log").chmod(0o700)  # that of a lake which may only be read can't be written
     for copied in map(Path, data_files(DeltaTable(to))):
         copied.parent.mkdir(parents=True, exist_ok=True)
         copied.symlink_to(table.absolute() / copied.relative_to(to))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gmv.errors import GmvError
 from gmv.lake.lock import Lock
-from gmv.settings import settings
+from gmv.settings import SECRET_VARIABLES, settings
 from gmv.tables import HARDLY_REPEATED
 
 DELTA_VERSION = "4.4.0"
@@ -237,7 +237,8 @@ class SparkServer:
         self._scratch = tempfile.TemporaryDirectory(prefix="gmv-spark-", ignore_cleanup_errors=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         # Spark refuses to be a server where this names another one.
-        others = {name: value for name, value in os.environ.items() if name != "SPARK_REMOTE"}
+        unwanted = ("SPARK_REMOTE", *SECRET_VARIABLES)
+        others = {name: value for name, value in os.environ.items() if name not in unwanted}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [

@@ -9,6 +9,7 @@ Usage: python supervisor.py GRACE_SECONDS COMMAND...
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,4 +52,7 @@ def main(grace_seconds: float, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    code = main(float(sys.argv[1]), sys.argv[2:])
+    if os.path.basename(os.getcwd()).startswith("gmv-spark-"):  # an owner that was killed can't remove it
+        shutil.rmtree(os.getcwd(), ignore_errors=True)
+    sys.exit(code)

@@ -9,10 +9,11 @@ import json
 import math
 import os
 import queue
+import shutil
 import signal
 import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,6 @@ import zmq
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
-from jupyter_core.paths import jupyter_runtime_dir
 from jupyter_core.utils import ensure_event_loop, run_sync
 
 from gmv import errors, notebook
@@ -33,15 +33,14 @@ from gmv.lake.lock import Lock
 from gmv.lake.spark import SparkServer
 from gmv.run import signals
 from gmv.run.forking import Forked, Origin
-from gmv.settings import PROJECT, settings
-
-_SECRET = ("GMV_ALERT_URLS",)
-"""Variables that a notebook has no use for, and must not be able to show."""
+from gmv.settings import PROJECT, SECRET_VARIABLES, settings
 
 NOTEBOOKS = PROJECT / "notebooks"
 LOG = "kernels.log"
 """File in a run's folder for what kernels say beside their notebooks."""
 
+_MOST_BYTES_OF_FOLDER = 70
+"""Of a temporary folder in which sockets may lie."""
 _RETRY_MILLISECONDS = 10
 """How soon a connection to a kernel is tried again that does not listen yet; by default, after 100."""
 
@@ -154,11 +153,15 @@ class KernelManager(AsyncKernelManager):
                 anew.
             options: those of AsyncKernelManager.
         """
-        # Without an absolute path the sockets would lie in the working folder, which kernel and runner need
-        # not share.
-        sockets = Path(jupyter_runtime_dir()) / f"gmv-{uuid.uuid4().hex[:12]}"
-        sockets.parent.mkdir(parents=True, exist_ok=True)
-        where = {"transport": "ipc", "ip": str(sockets), "client_factory": ServedClient}
+        # Jupyter's own folder is below HOME, which need not be there, and the path of a socket has 107 bytes at most.
+        is_short = len(tempfile.gettempdir()) < _MOST_BYTES_OF_FOLDER
+        self._sockets = tempfile.mkdtemp(prefix="gmv-kernel-", dir=None if is_short else "/tmp")
+        where = {
+            "transport": "ipc",
+            "ip": f"{self._sockets}/at",
+            "connection_file": f"{self._sockets}/kernel.json",
+            "client_factory": ServedClient,
+        }
         super().__init__(**{**options, **where})
         self._environment, self._lock, self._server, self._log = environment or {}, lock, server, log
         self._clients: list[AsyncKernelClient] = []
@@ -191,6 +194,7 @@ class KernelManager(AsyncKernelManager):
             await self.cleanup_resources()
             for client in self._clients:
                 client.stop_channels()
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 class _ForkedProvisioner(LocalProvisioner):
@@ -288,7 +292,7 @@ def _drop_tasks() -> None:
 
 
 def _own_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in _SECRET}
+    return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
 
 
 def _imports_of(name: str) -> list[str]:

@@ -1,0 +1,79 @@
+"""Settings that can't be read: a sentence with the variable, exit code 2, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from command import GMV
+from gmv.errors import UsageError
+from gmv.lake import location
+from gmv.settings import PROJECT, settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("GMV_SEVERITIES", "abc", "GMV_SEVERITIES is no JSON"),
+        ("GMV_SEVERITIES", '{"day_dorp": "warn"}', "no such check: 'day_dorp'"),
+        ("GMV_SEVERITIES", '{"recomputed": "warn"}', "recomputed always blocks"),
+        ("GMV_TIMEZONE", "America", "no such time zone: 'America'"),
+        ("GMV_TIMEZONE", "Mars/Base", "no such time zone: 'Mars/Base'"),
+        ("GMV_CLOSED_UNTIL", "1675123200", "write it as YYYY-MM-DD"),
+        ("GMV_CLOSED_UNTIL", "2023-02-30", "GMV_CLOSED_UNTIL: Input should be a valid date"),
+        ("GMV_LATE_AFTER_DAYS", "99999999", "GMV_LATE_AFTER_DAYS: Input should be less than or equal to"),
+        (
+            "GMV_QUARANTINED_PERCENT",
+            "101",
+            "GMV_QUARANTINED_PERCENT: Input should be less than or equal to 100",
+        ),
+    ],
+)
+def test_a_value_that_can_not_be_read_is_named(monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    with pytest.raises(UsageError, match="Settings can't be read: ") as wrong:
+        settings()
+    assert said in str(wrong.value) and wrong.value.exit_code == 2
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    for name in ("GMV_LAKE", "GMV_SEVERITIES", "GMV_CLOSED_UNTIL"):
+        monkeypatch.setenv(name, "")
+    settings.cache_clear()
+    assert location.location(settings().lake) == PROJECT / "data_lake"
+
+
+def test_a_file_of_settings_that_is_no_text_is_named(tmp_path, monkeypatch):
+    broken = tmp_path / ".env"
+    broken.write_bytes(b"GMV_REPORT_LINK=caf\xe9")
+    monkeypatch.setitem(type(settings()).model_config, "env_file", broken)
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=r"Settings can't be read: the file \.env"):
+        settings()
+
+
+def gmv(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        [str(GMV), *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def test_the_command_says_it_in_one_line():
+    told = gmv("status", GMV_SEVERITIES="abc")
+    assert (told.returncode, told.stderr) == (2, "gmv: Settings can't be read: GMV_SEVERITIES is no JSON.\n")
+
+
+@pytest.mark.parametrize("option", ["--lake", "--runs-dir"])
+def test_an_empty_place_is_not_the_current_folder(option, tmp_path):
+    told = gmv("status", option, "")
+    assert told.returncode == 2 and "it is empty" in told.stderr
+
+
+def test_a_terminal_without_a_character_ends_nothing(tmp_path):
+    place = tmp_path / "caf\u00e9"
+    place.mkdir()
+    told = gmv("show", "daily_gmv", "--lake", str(place), PYTHONIOENCODING="ascii")
+    assert told.returncode == 0, told.stderr
