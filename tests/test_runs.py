@@ -504,6 +504,25 @@ def test_a_file_that_changes_while_it_is_read_is_told_of(lake, monkeypatch):
     assert told["reason"] == "purchase-1.csv: changed while it was read. It waits for the next run."
 
 
+def test_a_clock_that_was_ahead_does_not_keep_old_news_the_newest(lake, monkeypatch, capsys):
+    """A file is refused by a run of the day after tomorrow; corrected, it is taken in today."""
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    lake.put("product_item-2.csv", "no header of ours\n1")
+    ahead = dt.timedelta(days=2)
+    by_the_clock = records._by_the_clock
+    with monkeypatch.context() as patched, pytest.raises(PublicationRefused):
+        patched.setattr(records, "_by_the_clock", lambda: by_the_clock() + ahead)
+        lake.run()
+    assert "clock" not in capsys.readouterr().err
+    lake.arrive("2", "item 03-11T08:00 1 1 20.00")
+    lake.run()
+    assert lake.published() == ["2023-03-10 unknown 20.00"]
+    assert "this machine's clock is 1 day, 23:59:" in capsys.readouterr().err
+    rows = lake.reader.rows('select "at" from monitoring.runs order by "at"')
+    assert rows[-1]["at"] > by_the_clock() + ahead and outcomes(lake)[-1] == "product_item-2.csv ingested"
+    records.follow(None)
+
+
 def replaced_in_place(file: Path, old: str, new: str) -> None:
     """Other content of the same size and time."""
     before = file.stat()

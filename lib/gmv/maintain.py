@@ -58,6 +58,7 @@ def run(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], No
     """
     held = lock.acquire(lake, "gmv maintain")
     try:
+        notebook.follow_clock(lake)
         notebook.finish_killed_run(lake)
         return recorded(lake, runs_dir, today, held, progress)
     finally:

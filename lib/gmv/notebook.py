@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -103,6 +104,8 @@ class Step:
             self._lock = lock.acquire(self.lake_path, f"notebook {name} of run {self.run}")
             if not self._is_part_of_a_run:
                 try:
+                    follow_clock(self.lake_path)
+                    self._began = records.now()
                     finish_killed_run(self.lake_path)
                 except BaseException:
                     self.release()  # the kernel may live on for long
@@ -191,6 +194,18 @@ class Step:
                 {**common, "event": "started", "at": self._began},
                 {**common, "event": "ended", "at": records.now(), "outcome": "succeeded", "details": details},
             ],
+        )
+
+
+def follow_clock(lake_path: Path) -> None:
+    """Date what is noted from now on after what the lake holds, also where this machine's clock is behind that."""
+    (newest,) = Reader(lake_path).rows('select max("at") as moment from monitoring.runs')
+    behind = records.follow(newest["moment"])
+    if behind >= dt.timedelta(minutes=1):
+        print(
+            f"gmv: this machine's clock is {behind} behind the lake's newest record, so what is noted now is dated "
+            "after that. See whether the clock is right.",
+            file=sys.stderr,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ PARQUET = WriterProperties(
     column_properties={name: ColumnProperties(dictionary_enabled=False) for name in HARDLY_REPEATED},
 )
 
+_AHEAD = "GMV_CLOCK_AHEAD"
+"""Environment variable: seconds that are added to the clock's time."""
+
 _SKIPPED_BY = ("purchase_id", "run", "transaction_date", "transaction_datetime", "subsidiary", "known_on")
 
 
@@ -50,7 +54,30 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 
 def now() -> dt.datetime:
-    """The present moment in UTC, without a zone: as the tables hold it."""
+    """The present moment in UTC, without a zone: as the tables hold it; never before what `follow` was given."""
+    return _by_the_clock() + dt.timedelta(seconds=float(os.environ.get(_AHEAD, 0)))
+
+
+def follow(newest: dt.datetime | None) -> dt.timedelta:
+    """Let this process, and those that it starts, date what they note after all that a lake holds.
+
+    The newest row is what counts, in many tables. After a run whose clock was ahead, nothing would be newer for as
+    long as that was.
+
+    Args:
+        newest: the time of the lake's newest record; None where it has none.
+
+    Returns:
+        How far the clock is behind; zero when it is not.
+    """
+    os.environ.pop(_AHEAD, None)
+    behind = max(newest - _by_the_clock(), dt.timedelta()) if newest else dt.timedelta()
+    if behind:
+        os.environ[_AHEAD] = str((behind + dt.timedelta(seconds=1)).total_seconds())
+    return behind
+
+
+def _by_the_clock() -> dt.datetime:
     return dt.datetime.now(dt.UTC).replace(tzinfo=None)
 
 

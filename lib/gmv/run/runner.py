@@ -494,6 +494,7 @@ def _of_one_notebook(request: Request) -> dict[str, Any]:
 def _held(lake: Path, holder: str) -> Iterator[lock.Lock]:
     held = lock.acquire(lake, holder)
     try:
+        notebook.follow_clock(lake)
         yield held
     finally:
         held.release()
