@@ -82,6 +82,22 @@ def test_each_change_of_a_day_is_told_with_its_events_and_their_files(worked_exa
     ]
 
 
+def test_no_posting_is_told_by_an_event_that_came_after_it(tmp_path):
+    """Two events of one purchase and day, in two deliveries: each posting has its own."""
+    lake = ModelLake()
+    for files in (
+        "a.csv: purchase 03-10T08:00 1 paid\n b.csv: item 03-10T08:00 1 1 100.00",
+        "c.csv: item 03-12T09:00 1 1 80.00",
+        "d.csv: item 03-12T15:00 1 1 90.00",
+    ):
+        lake.run(files_of(files))
+    told = explained(lake.save(tmp_path), "2023-03-10")
+    assert [line.strip() for line in told if "repriced" in line] == [
+        "-20.00 repriced: product_item 03-12 c.csv by c.csv",
+        "+10.00 repriced: product_item 03-12 d.csv by d.csv",
+    ]
+
+
 def test_a_run_is_explained_by_what_it_published_and_posted(worked_example):
     by_run = {run: explain.run(worked_example, run, LATER) for run in ("run002", "run004")}
     assert [(change.subsidiary, change.difference) for change in by_run["run002"]] == [
@@ -207,15 +223,16 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
     )
     write(tmp_path, tables.PROGRESS, [{"step": "ledger", **row} for row in noted])
     files = rows_of(
-        "path outcome reason run",
-        ("bad.csv", "ingested", None, "run1"),
-        ("bad.csv", "retracted", "a test that went to production", "out1"),
-        ("another.csv", "retracted", "a test that went to production", "out1"),
+        "path table sha256 outcome reason run",
+        ("bad.csv", "purchase", "ba", "ingested", None, "run1"),
+        ("bad.csv", "purchase", "ba", "retracted", "a test that went to production", "out1"),
+        ("another.csv", "purchase", "an", "retracted", "it is of another shop", "out1"),
     )
     write(tmp_path, tables.FILES, files)
     record = rows_of(
-        "transaction_datetime transaction_date purchase_id release_date file line",
-        ("2023-03-10 08:00:00", "2023-03-10", " 1 ", "2023-03-10", "bad.csv", 2),
+        "transaction_datetime transaction_date purchase_id release_date file sha256 line",
+        ("2023-03-10 08:00:00", "2023-03-10", " 1 ", "2023-03-10", "bad.csv", "ba", 2),
+        ("2023-03-10 08:00:00", "2023-03-10", "2", "2023-03-10", "another.csv", "an", 2),
     )
     write(tmp_path, tables.PURCHASE.bronze, record)
     (change,) = explain.days(Reader(tmp_path), Window(ten, ten), LATER)

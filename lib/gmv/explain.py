@@ -305,12 +305,17 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     )
     events = "\nunion all by name\n".join(
         f"""
-        select purchase_id, cast(transaction_datetime as date) as known_on, '{event.name}' as "table",
-            transaction_datetime as "at", {", ".join(_TOLD_VALUES[event.name])}, file, run as brought_by
-        from own_{event.name}
+        select posted.number, '{event.name}' as "table", own.transaction_datetime as "at",
+            {", ".join(f"own.{name}" for name in _TOLD_VALUES[event.name])}, own.file
+        from posted join own_{event.name} as own
+            on own.purchase_id = posted.purchase_id and cast(own.transaction_datetime as date) = posted.known_on
+        left join steps on steps.posted_at = posted.recorded_at
+        left join took on took.bronze_run = own.run
+        where behind = '{event.name}'
         qualify row_number() over (
-            partition by purchase_id, cast(transaction_datetime as date)
-            order by {", ".join(f"{name} desc nulls last" for name in event.precedence)}
+            partition by posted.number
+            order by coalesce(noted_at is null or taken_at <= noted_at, false) desc,
+                {", ".join(f"own.{name} desc nulls last" for name in event.precedence)}
         ) = 1
         """
         for event in EVENT_TABLES
@@ -322,44 +327,44 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     rows = reader.rows(
         f"""
         with posted as (
-            select *, case reason {behind} end as behind
+            select *, row_number() over () as number, case reason {behind} end as behind
             from gold.gmv_ledger where list_contains($days, transaction_date)
         ),
         {own}
         -- A ledger step notes the bronze runs that it has taken in, after it has posted.
         noted as (select distinct recorded_at from monitoring.progress where step = 'ledger'),
-        taken as (
-            select posted_at, progress.bronze_run
+        steps as (
+            select posted_at, noted.recorded_at as noted_at
             from (select distinct recorded_at as posted_at from posted) as moments
             asof join noted on moments.posted_at <= noted.recorded_at
-            join monitoring.progress as progress
-                on progress.step = 'ledger' and progress.recorded_at = noted.recorded_at
+        ),
+        taken as (
+            select posted_at, bronze_run from steps join monitoring.progress
+                on step = 'ledger' and recorded_at = noted_at
+        ),
+        -- What the ledger had not taken in yet is behind no posting.
+        took as (
+            select bronze_run, min(recorded_at) as taken_at from monitoring.progress
+            where step = 'ledger' group by bronze_run
         ),
         arrived as (
-            select purchase_id, posted_at, list(distinct file order by file) as files,
-                list(distinct run) as bronze_runs
+            select purchase_id, posted_at, list(distinct file order by file) as files
             from ({brought}) as brought join taken on brought.run = taken.bronze_run
             group by all
         ),
         out_of_force as (
-            select posted_at, list(distinct path order by path) as paths, max(reason) as because
+            select posted_at, list({{'path': path, 'table': "table", 'sha256': sha256, 'reason': reason}}
+                order by path) as out_of_force
             from bronze.files as files join taken on files.run = taken.bronze_run
             where outcome in ('retracted', 'restored')
             group by posted_at
         ),
         events as ({events})
-        select posted.*, events.* exclude (purchase_id, known_on, transaction_date, subsidiary, brought_by),
+        select posted.*, events.* exclude (number, transaction_date, subsidiary),
             events.transaction_date as event_transaction_date, events.subsidiary as event_subsidiary,
-            case
-                when cause in ('retraction', 'undo') then paths
-                when list_contains(bronze_runs, brought_by) then [file]
-                else files
-            end as arrived,
-            case when cause in ('retraction', 'undo') then because end as because
+            files, if(cause in ('retraction', 'undo'), out_of_force, null) as out_of_force
         from posted
-        left join events
-            on events.purchase_id = posted.purchase_id and events.known_on = posted.known_on
-            and events."table" = posted.behind
+        left join events on events.number = posted.number
         left join arrived
             on arrived.purchase_id = posted.purchase_id and arrived.posted_at = posted.recorded_at
         left join out_of_force on out_of_force.posted_at = posted.recorded_at
@@ -368,10 +373,13 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         days=list(on),
     )
     gone = _events_out_of_force(reader, [row for row in rows if row["table"] is None])
+    holding = _holding(reader, [row for row in rows if row["out_of_force"]])
     for row in rows:
         event = _event(row) or gone.get((row["purchase_id"], row["known_on"], row["behind"]))
-        arrived = row["arrived"] or ()
-        if event and (not arrived or event.file in arrived):
+        changed = row["out_of_force"] or ()
+        changed = [file for file in changed if (file["sha256"], row["purchase_id"]) in holding] or changed
+        arrived = [file["path"] for file in changed] or row["files"] or ()
+        if event and not changed and (not arrived or event.file in arrived):
             arrived = [event.file]
         yield (
             (row["transaction_date"], row["subsidiary"]),
@@ -387,9 +395,35 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
                 row["recorded_at"],
                 event,
                 arrived if row["cause"] != "rule" else (),
-                row["because"],
+                "; ".join(dict.fromkeys(file["reason"] for file in changed)) or None,
             ),
         )
+
+
+def _holding(reader: Reader, postings: Sequence[dict]) -> set[tuple[str, str]]:
+    """Which of the files that one step took out of force, or put back, hold which of its purchases: sha256 and id."""
+    of_several = [row for row in postings if len(row["out_of_force"]) > 1]
+    found = set()
+    for event in EVENT_TABLES:
+        contents = {
+            file["sha256"]
+            for row in of_several
+            for file in row["out_of_force"]
+            if file["table"] == event.name
+        }
+        if contents:
+            rows = reader.rows(
+                f"""
+                select distinct sha256, trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}
+                where sha256 in (select unnest($contents))
+                    and trim(purchase_id, $stripped) in (select unnest($purchases))
+                """,
+                stripped=STRIPPED,
+                contents=list(contents),
+                purchases=list({row["purchase_id"] for row in of_several}),
+            )
+            found |= {(row["sha256"], row["purchase_id"]) for row in rows}
+    return found
 
 
 def _events_out_of_force(reader: Reader, postings: Sequence[dict]) -> dict[tuple, Event]:
