@@ -16,6 +16,7 @@ from gmv.errors import GmvError, UsageError
 from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.publication import Window
+from gmv.settings import settings
 
 PUBLISHED = [
     (dt.date(2023, 2, 8), "internacional", Decimal("554.50")),
@@ -133,6 +134,18 @@ def test_a_file_is_no_target(lake, tmp_path):
     for write in export.FORMATS.values():
         with pytest.raises(UsageError, match=r"out is not a folder: nothing was exported"):
             write(Reader(lake), tmp_path / "out", Window())
+
+
+@pytest.mark.parametrize("place", ["lake", "landing", "runs"])
+def test_what_runs_read_and_write_is_no_target(lake, tmp_path, monkeypatch, place):
+    places = {"lake": lake, "landing": tmp_path / "landing", "runs": tmp_path / "runs"}
+    monkeypatch.setenv("GMV_LANDING", str(places["landing"]))
+    monkeypatch.setenv("GMV_RUNS_DIR", str(places["runs"]))
+    settings.cache_clear()
+    target = places[place] / "deeper" / ".." / "finance"
+    with pytest.raises(UsageError, match=f"is in the {place}"):
+        export.csv(Reader(lake), target, Window())
+    assert not target.exists()
 
 
 def test_one_folder_may_hold_both_formats(lake, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import random
+import re
 from decimal import Decimal
 
 import pytest
@@ -483,6 +485,28 @@ def test_what_is_odd_now_is_not_normal_for_the_weeks_after_it():
 def test_the_judged_day_is_not_its_own_baseline():
     numbers = regular()
     assert anomalies.expected(numbers, LAST) == anomalies.expected(numbers | {LAST: Decimal(1)}, LAST)
+
+
+def test_nothing_is_no_anomaly_where_nothing_is_likely():
+    """Of a small subsidiary: some weeks nothing, some weeks a lot, so that the band reaches below 1."""
+    often = itertools.cycle(map(Decimal, (0, 0, 5, 500, 50_000)))
+    numbers = {LAST - dt.timedelta(weeks=week): next(often) for week in range(1, 27)}
+    before = anomalies.expected(numbers, LAST)
+    assert before is not None and before.low < 1
+    assert spoke(numbers | {LAST: Decimal(0)}) == []
+
+
+def test_what_is_odd_lies_outside_of_the_band_that_is_told():
+    numbers = {LAST - dt.timedelta(weeks=week): Decimal(15 + week % 2) for week in range(1, 27)}
+    check = BY_NAME["weekday_records"]
+    told = {
+        int(count): [int(limit) for limit in re.findall(r"\((\d+) to (\d+)\)", finding.message)[0]]
+        for count in map(Decimal, range(1, 40))
+        for finding in anomalies.unlike_weekday(check, {"p": numbers | {LAST: count}}, [LAST], decimals=0)
+    }
+    assert told and not [count for count, (low, high) in told.items() if low <= count <= high]
+    low, high = next(iter(told.values()))
+    assert {*told} == {*range(1, low), *range(high + 1, 40)}
 
 
 def test_numbers_of_rows_are_judged_like_amounts():

@@ -12,6 +12,7 @@ import pytest
 import small_lake
 from gmv import cli, monitoring, problems, status, tables
 from gmv.checks import BY_NAME
+from gmv.errors import UsageError
 from gmv.lake import lock
 from gmv.lake.reader import Reader
 from gmv.quality import acceptance
@@ -51,7 +52,7 @@ def test_late_is_what_lies_behind_the_expected_day(lake, today, late):
 
 
 def test_a_lake_before_its_first_run_is_not_late(tmp_path):
-    told = gmv(tmp_path / "lake")
+    told = gmv(tmp_path)
     assert told.exit_code == 0 and "Last run        none" in told.output
 
 
@@ -176,6 +177,37 @@ def test_looking_needs_no_pandas_whose_import_takes_as_long_as_the_look(lake, co
         [sys.executable, "-c", source, *command, "--lake", str(lake)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["show", "daily_gmv"],
+        ["show", "problems"],
+        ["explain", "2023-02-08"],
+        ["report"],
+        ["maintain"],
+        ["export", "--to", "there"],
+        ["verify"],
+        ["rebuild"],
+    ],
+)
+def test_a_mistyped_lake_is_not_one_without_problems(tmp_path, command):
+    told = CliRunner().invoke(cli.app, [*command, "--lake", str(tmp_path / "nowhere")])
+    assert isinstance(told.exception, UsageError) and "There is no lake at" in str(told.exception)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_run_at_work_is_told_as_that(lake):
+    small_lake.write(
+        lake, tables.RUNS, [{"run": "r9", "event": "started", "kind": "run", "at": at("2023-03-05")}]
+    )
+    held = lock.acquire(lake, "the run")
+    told = CliRunner().invoke(cli.app, ["status", "--lake", str(lake)]).stdout
+    held.release()
+    assert "Last run        r9 is at work (UTC 2023-03-05 00:00)" in told
+    assert "r9 did not end" in CliRunner().invoke(cli.app, ["status", "--lake", str(lake)]).stdout
 
 
 def test_what_is_of_today_is_not_pending(lake):

@@ -236,7 +236,7 @@ def show(
 
     if table in lists.LISTS and not (known_on or recorded_by or start_date or end_date):
         listed = lists.LISTS[table]
-        found = listed.rows(Reader(_folder("lake", lake)))
+        found = listed.rows(Reader(_lake(lake)))
         drawn = found[: shown.MOST_DRAWN] if output is Format.table else found
         note = _about(listed.one_row_is, "first", drawn, len(found))
         _print_rows([*listed.columns], drawn, output, table, note)
@@ -249,7 +249,7 @@ def show(
     selected = shown.selection(
         of, first, last, parse_date("--known-on", known_on), _moment("--recorded-by", recorded_by)
     )
-    reader = Reader(_folder("lake", lake))
+    reader = Reader(_lake(lake))
     if output is Format.table:
         drawn = selected.last(reader, shown.MOST_DRAWN)
         note = _about(of.one_row_is, "last", drawn, selected.count(reader))
@@ -285,7 +285,7 @@ def explain(
     if [bool(date), bool(start_date or end_date), bool(run)].count(True) != 1:
         raise UsageError("Name one of: a DATE; --start-date and --end-date; --run.")
     today = parse_date("--as-of-date", as_of_date) or settings().today()
-    reader = Reader(_folder("lake", lake))
+    reader = Reader(_lake(lake))
     if run:
         changes = explaining.run(reader, run, today)
     else:
@@ -325,7 +325,7 @@ def status(
     from gmv.settings import settings
 
     today = parse_date("--as-of-date", as_of_date) or settings().today()
-    found = state.status(Reader(_folder("lake", lake)), today)
+    found = state.status(Reader(_lake(lake)), today)
     if output is StatusFormat.openmetrics:
         sys.stdout.write(found.as_openmetrics())
     elif output is StatusFormat.json:
@@ -418,9 +418,7 @@ def maintain(lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
     from gmv.settings import settings
 
     with _showing("maintain"):
-        done = maintaining.run(
-            _folder("lake", lake), _folder("runs_dir", runs_dir), settings().today(), lambda _: None
-        )
+        done = maintaining.run(_lake(lake), _folder("runs_dir", runs_dir), settings().today(), lambda _: None)
     columns = ["table", "rows", "files_before", "files", "bytes_before", "bytes"]
     _print_rows(columns, done, Format.table, "maintained: no row has changed")
 
@@ -446,7 +444,7 @@ def export(
     from gmv.publication import Window
 
     window = Window(parse_date("--start-date", start_date), parse_date("--end-date", end_date))
-    done = exporting.FORMATS[output](Reader(_folder("lake", lake)), location(to), window)
+    done = exporting.FORMATS[output](Reader(_lake(lake)), location(to), window)
     what = "day(s)" if output is ExportFormat.parquet else "file(s)"
     print(
         f"{len(done.written)} {what} written, {len(done.unchanged)} unchanged, {len(done.removed)} removed: "
@@ -600,6 +598,15 @@ def _folder(setting: str, given: Path | None) -> Path:
     return location(given or getattr(settings(), setting))
 
 
+def _lake(given: Path | None) -> Path:
+    """The lake, for a command that makes none: a mistyped one must not look like one without problems."""
+    from gmv.lake.location import require_lake
+
+    lake = _folder("lake", given)
+    require_lake(lake)
+    return lake
+
+
 def _moment(name: str, text: str) -> dt.datetime | None:
     from gmv.errors import UsageError
 
@@ -702,7 +709,8 @@ def _tell_status(found: Status, runs_dir: Path) -> None:
 
     last, fresh = found.last_run, found.freshness
     told = (
-        f"{last['run']} {last['outcome'] or 'did not end'} (UTC {last['started']:%Y-%m-%d %H:%M})"
+        f"{last['run']} {last['outcome'] or ('is at work' if found.is_held else 'did not end')} "
+        f"(UTC {last['started']:%Y-%m-%d %H:%M})"
         if last
         else "none"
     )

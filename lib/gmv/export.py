@@ -27,6 +27,7 @@ from gmv.errors import GmvError, UsageError
 from gmv.lake import location, records
 from gmv.lake.reader import Reader
 from gmv.publication import Window
+from gmv.settings import settings
 from gmv.tables import DAILY_GMV
 
 MANIFEST = "_manifest.json"
@@ -107,6 +108,23 @@ def _require(reader: Reader, target: Path) -> None:
         raise UsageError(f"There is no {DAILY_GMV.path} in {reader.lake}: nothing was exported.")
     if not location.is_remote(target) and target.exists() and not target.is_dir():
         raise UsageError(f"{target} is not a folder: nothing was exported. Name another by --to.")
+    _require_apart(reader, target)
+
+
+def _require_apart(reader: Reader, target: Path) -> None:
+    """What is exported may not lie among what runs read and write."""
+    own = {"lake": reader.lake, "landing folder": settings().landing, "runs folder": settings().runs_dir}
+    for name, place in own.items():
+        if _is_in(target, location.location(place)):
+            raise UsageError(
+                f"{target} is in the {name}, {place}: nothing was exported. Name another by --to."
+            )
+
+
+def _is_in(target: Path, place: Path) -> bool:
+    if location.is_remote(target) or location.is_remote(place):
+        return str(target).rstrip("/").startswith(str(place).rstrip("/"))
+    return target.resolve().is_relative_to(place.resolve())
 
 
 def _by_day(reader: Reader, window: Window) -> dict[str, list[dict[str, Any]]]:

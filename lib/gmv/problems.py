@@ -150,7 +150,7 @@ def _of_runs(reader: Reader) -> Iterable[Problem]:
         elif run["has_ended"]:
             what = f"Run {run['run']} {'failed' if run['outcome'] == 'failed' else 'was interrupted'}."
             problem = Problem(FAILED_RUN, "", what, run["message"].strip(), _RUN_AGAIN)
-        elif _is_held(reader.lake):
+        elif is_held(reader.lake):
             return  # it is at work, and what comes of it will be told then
         else:
             problem = Problem(FAILED_RUN, "", f"Run {run['run']} did not end: it was killed.", "", _RUN_AGAIN)
@@ -259,7 +259,10 @@ def _made_of(reader: Reader, days: Collection[dt.date]) -> dict[dt.date, str]:
         f"{_REASONS} where list_contains($days, transaction_date) group by all order by abs(sum(amount)) desc"
     )
     rows = reader.rows(query, days=list(days)) if days else []
-    return {day: _by_reason("By the ledger", [row for row in rows if row["day"] == day]) for day in days}
+    return {
+        day: _by_reason("The whole day by the ledger", [row for row in rows if row["day"] == day])
+        for day in days
+    }
 
 
 def _posted(reader: Reader, day: dt.date, run: str) -> str:
@@ -302,7 +305,7 @@ def _by_reason(begin: str, rows: list[dict], most: int = 3) -> str:
     return f"{begin}: {'; '.join([*told, *([f'other reasons {rest:+,.2f}'] if rows[most:] else [])])}."
 
 
-def _is_held(lake: Path) -> bool:
+def is_held(lake: Path) -> bool:
     """Whether a run holds the lake's lock now."""
     if is_remote(lake):  # its lease is not looked at here: better silent than wrong
         return True

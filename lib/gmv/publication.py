@@ -27,7 +27,7 @@ class Window:
     def __post_init__(self) -> None:
         if (self.start_date is None) != (self.end_date is None):
             raise UsageError(
-                "A window needs both --start-date and --end-date; without either, all pending days are published."
+                "A window needs both --start-date and --end-date; without either, it is of all days."
             )
         if self.start_date and self.end_date and self.start_date > self.end_date:
             raise UsageError(f"--start-date {self.start_date} is after --end-date {self.end_date}.")

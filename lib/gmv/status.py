@@ -9,7 +9,7 @@ from typing import Any
 
 from gmv import progress, publication
 from gmv.lake.reader import Reader
-from gmv.problems import Freshness, Problem, freshness, open_problems
+from gmv.problems import Freshness, Problem, freshness, is_held, open_problems
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Status:
         unfinished: bronze runs that a step has still to take in, by step.
         freshness: newest events, file and published day, and the day that is expected.
         problems: what a person should look at; late or broken first.
+        is_held: a run is at work, as far as this machine knows.
     """
 
     last_run: dict[str, Any]
@@ -29,6 +30,7 @@ class Status:
     unfinished: dict[str, list[str]]
     freshness: Freshness
     problems: list[Problem]
+    is_held: bool = False
 
     @property
     def is_well(self) -> bool:
@@ -118,7 +120,12 @@ def status(reader: Reader, today: dt.date) -> Status:
     ]
     unfinished = {step: list(progress.unfinished(reader, step).runs) for step in progress.STEPS}
     return Status(
-        _last_run(reader), pending, unfinished, freshness(reader, today), open_problems(reader, today)
+        _last_run(reader),
+        pending,
+        unfinished,
+        freshness(reader, today),
+        open_problems(reader, today),
+        is_held(reader.lake),
     )
 
 

@@ -349,7 +349,7 @@ def certificate_rows(certificate: Certificate) -> list[dict[str, Any]]:
 
 def certificate(of: Certificate) -> Iterator[RenderableType]:
     """The certificate as a table, the differences by name, and on which state of the lake it was made."""
-    table = Table(title=f"Recomputed from bronze by a second engine: {of.scope}", width=WIDTH)
+    table = Table(title=f"Recomputed from bronze by a second engine: {of.scope}")
     for name in ("compared", "rows", "differ", "cents apart", "verdict"):
         table.add_column(name, justify="left" if name in ("compared", "verdict") else "right")
     for comparison in of.comparisons:
@@ -388,7 +388,7 @@ def rebuilt(told: dict[str, Any], certificate: Certificate) -> Iterator[Renderab
     Args:
         told: `gmv.rebuild.Rebuilt` as a dictionary.
     """
-    table = Table(title="Silver, made anew from bronze", width=WIDTH)
+    table = Table(title="Silver, made anew from bronze")
     for name in ("table", "rows", "rows that differed", "outcome"):
         table.add_column(name, justify="right" if name.startswith("rows") else "left")
     for row in told["tables"]:

@@ -211,6 +211,16 @@ def upload(folder: Path, place: Path, skip_before: float = 0) -> float:
     return newest
 
 
+def require_lake(lake: Path) -> None:
+    """Let only a lake pass that is there; one in an object store is not looked for.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not is_remote(lake) and not lake.is_dir():
+        raise UsageError(f"There is no lake at {lake}: nothing was done. Name another by --lake.")
+
+
 def local_twin(path: Path) -> Path:
     """The folder of this user and machine that belongs to a place; a folder itself. It need not exist."""
     if not is_remote(path):

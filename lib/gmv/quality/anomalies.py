@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import lru_cache
 from itertools import combinations
 from statistics import median
@@ -133,13 +133,14 @@ def unlike_weekday(
             if before is None:
                 continue
             has_vanished = check is checks.WEEKDAY_GMV and number == 0 and before.never_zero
-            if before.low <= number <= before.high and not has_vanished:
+            # The history takes what is below 1 for 1, since it has logarithms.
+            if before.low <= max(number, Decimal(1)) <= before.high and not has_vanished:
                 continue
             leave_out.add(day)
             message = (
                 f"On {day} {name} has {number:,.{decimals}f}; by the {before.weeks} {day:%A}s before, about "
-                f"{before.middle:,.{decimals}f} is likely ({before.low:,.{decimals}f} to "
-                f"{before.high:,.{decimals}f})."
+                f"{before.middle:,.{decimals}f} is likely ({_rounded(before.low, decimals, ROUND_CEILING):,} to "
+                f"{_rounded(before.high, decimals, ROUND_FLOOR):,})."
             )
             found.append(
                 Finding(
@@ -151,6 +152,11 @@ def unlike_weekday(
                 )
             )
     return found
+
+
+def _rounded(limit: Decimal, decimals: int, inwards: str) -> Decimal:
+    """A limit as it is told: what lies outside of it lies outside of what is told, too."""
+    return limit.quantize(Decimal(1).scaleb(-decimals), inwards)
 
 
 def _cents(amount: Decimal) -> Decimal:

@@ -288,8 +288,7 @@ def _require_places(request: Request) -> None:
 def _require_lake(request: Request) -> None:
     for place in (request.lake, request.runs_dir):
         location.check(place)
-    if not location.is_remote(request.lake) and not request.lake.is_dir():
-        raise UsageError(f"There is no lake at {request.lake}: nothing was done. Name another by --lake.")
+    location.require_lake(request.lake)
 
 
 @contextlib.contextmanager
@@ -321,6 +320,7 @@ def make_report(request: Request, show: Show) -> Path:
     Returns:
         The report's path.
     """
+    location.require_lake(request.lake)
     run_id = notebook.new_run_id()
     place = request.runs_dir / f"report-{run_id}"
     folder = location.local_twin(place)
