@@ -149,6 +149,23 @@ def test_a_run_does_exactly_what_was_planned(lake, monkeypatch):
     assert {change.state for change in nothing_new.changes} == {"in_progress"}
 
 
+def test_a_plan_tells_what_a_retraction_takes_out_and_what_would_count_twice(lake):
+    lake.arrive("a", "purchase 01-10T08:00 1 paid\n item 01-10T08:00 1 1 100.00")
+    lake.arrive("orphans", "item 01-10T08:00 7 1 5.00\n item 01-10T08:00 8 1 5.00")
+    lake.run(as_of_date="2023-02-10")
+    lake.retract("product_item-orphans.csv")
+    taking_out = plan(lake, "2023-02-10")
+    assert taking_out.touched_purchases == 2 and not taking_out.is_empty
+    lake.arrive("b", "purchase 01-20T08:00 1 paid 01-20")
+    moving = plan(lake, "2023-02-10", start_date="2023-01-20", end_date="2023-01-20")
+    assert moving.meanwhile == {"twice": "100.00", "nowhere": "0.00"}
+    assert [
+        said
+        for said in tell.plan_tables(moving)
+        if "100.00 of purchases that moved day count twice" in str(said)
+    ]
+
+
 def test_a_plan_tells_that_checks_would_refuse(lake):
     lake.arrive("a", "purchase 01-10T08:00 1 paid\nitem 01-10T08:00 1 1 100.00")
     lake.run(as_of_date="2023-02-10")

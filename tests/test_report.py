@@ -853,6 +853,13 @@ def test_the_newest_certificate_is_told_beside_the_lake_as_it_is(march: Path, tm
     kept.unlink()
     said = health.certificate(reader, tmp_path / "runs").in_words
     assert "2 rows" in said and "Compared was what 1 bronze run changed; the command gmv verify" in said
+    published_since = {**told["versions"], "gold/daily_gmv": 7, "gold/daily_gmv_history": 7}
+    of_a_run.write_text(json.dumps({**told, **its_own, "versions": published_since}))
+    said = health.certificate(reader, tmp_path / "runs").in_words
+    assert "The tables are still those that were compared." in said
+    of_a_run.write_text(json.dumps({**told, **its_own, "comparisons": [{**compared, "rows": 0}]}))
+    said = health.certificate(reader, tmp_path / "runs").in_words
+    assert said.startswith("The newest run changed nothing that could be compared; the command gmv verify")
 
 
 def test_numbers_on_the_page_and_beside_it_are_those_of_gmv_show(sample: Path, tmp_path: Path) -> None:

@@ -638,6 +638,7 @@ def _showing(step: str) -> Iterator[None]:
 
 
 def _tell_run(record: Record, request: Request) -> None:
+    from gmv import tell
     from gmv.publication import closed_books
     from gmv.run import runner
     from gmv.settings import settings
@@ -672,12 +673,8 @@ def _tell_run(record: Record, request: Request) -> None:
     if waiting:
         print(waiting)
     repairing = "that window" if waiting else "the next run without a window"
-    for how, amount in gold["meanwhile"].items():
-        if Decimal(amount):
-            print(
-                f"Until the pending days are published, {Decimal(amount):,.2f} of purchases that moved day "
-                f"count {how}; {repairing} puts that right."
-            )
+    for told in tell.meanwhile(gold["meanwhile"], repairing):
+        print(told)
     for check, results in itertools.groupby(gold["checks"], key=lambda result: result["check"]):
         failed = [result for result in results if not result["passed"]]
         if failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +182,22 @@ def plan_tables(plan: Plan) -> Iterator[RenderableType]:
     if waiting := [change for change in plan.changes if change.is_waiting]:
         numbers.add_row("", "", "", f"{_sum(waiting):+,.2f}", "not published by this run")
     yield numbers
+    yield from meanwhile(plan.meanwhile, "the next run without a window")
+
+
+def meanwhile(amounts: Mapping[str, str], repairing: str) -> Iterator[str]:
+    """How much money counts twice or nowhere until pending days are published, and what puts that right.
+
+    Args:
+        amounts: what `publication.counted_meanwhile` found.
+        repairing: the run that does.
+    """
+    for how, amount in amounts.items():
+        if Decimal(amount):
+            yield (
+                f"Until the pending days are published, {Decimal(amount):,.2f} of purchases that moved day "
+                f"count {how}; {repairing} puts that right."
+            )
 
 
 def _in_brief(change: Change) -> str:

@@ -19,6 +19,7 @@ from gmv.lake import location
 from gmv.lake.reader import Reader
 from gmv.quality.standing import standing
 from gmv.report import data
+from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
 
 
 def broken(reader: Reader, today: dt.date) -> pd.DataFrame:
@@ -240,12 +241,20 @@ def certificate(reader: Reader, runs_dir: Path) -> Certified:
         )
     found, written = newest
     told: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
-    changed = [path for path, version in told["versions"].items() if data.version_of(reader, path) != version]
+    published = (
+        () if of_all else (DAILY_GMV.path, DAILY_GMV_HISTORY.path)
+    )  # a run compares before it publishes
+    changed = [
+        path
+        for path, version in told["versions"].items()
+        if path not in published and data.version_of(reader, path) != version
+    ]
     rows = [(one["what"], one["rows"], one["different"], one["cents_apart"]) for one in told["comparisons"]]
     frame = pd.DataFrame(rows, columns=columns).astype({"cents_apart": "Int64"})
     compared = int(frame["rows"].sum())
     result = (
-        f"Every comparison agrees: a second engine recomputed {compared:,} rows from bronze, to the cent."
+        "Every comparison agrees to the cent: a second engine recomputed the tables from bronze, and "
+        f"{compared:,} rows of both sides were compared."
         if told["agrees"]
         else f"NOT CERTIFIED: {int(frame['different'].sum()):,} of {compared:,} compared rows differ."
     )
@@ -254,7 +263,9 @@ def certificate(reader: Reader, runs_dir: Path) -> Certified:
         if not changed
         else f"Since then, {len(changed)} of the compared tables have changed."
     )
-    if not of_all:
+    if not of_all and not compared:
+        result = "The newest run changed nothing that could be compared; the command gmv verify compares all."
+    elif not of_all:
         result += f" Compared was {told['scope']}; the command gmv verify compares the whole lake."
     return Certified(f"{result} Made {written:%Y-%m-%d %H:%M} UTC, in {found.parent.name}. {state}", frame)
 

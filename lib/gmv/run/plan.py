@@ -14,7 +14,7 @@ from gmv.explain import Change
 from gmv.lake import scratch
 from gmv.lake.reader import Reader
 from gmv.run import runner
-from gmv.tables import EVENT_TABLES
+from gmv.tables import EVENT_TABLES, STRIPPED
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Plan:
         touched_purchases: how many purchases have an event that the run takes in or out.
         days: the result of each planned day: published, unchanged, empty, pending or in progress.
         changes: of these days what would be published, or is still to come, with the postings behind it.
+        meanwhile: money that would count twice, or nowhere, until pending days are published.
     """
 
     refused: str = ""
@@ -34,11 +35,12 @@ class Plan:
     touched_purchases: int = 0
     days: dict[str, str] = field(default_factory=dict)
     changes: Sequence[Change] = ()
+    meanwhile: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """A run would find nothing new, and no number waits."""
-        return not (self.files or self.days or self.changes)
+        return not (self.files or self.days or self.changes or self.touched_purchases)
 
 
 def plan(request: runner.Request, show: runner.Show) -> Plan:
@@ -53,9 +55,9 @@ def plan(request: runner.Request, show: runner.Show) -> Plan:
         scratch.copy(request.lake, lake)
         rehearsal = replace(request, lake=lake, runs_dir=Path(folder, "runs"), is_rehearsal=True)
         refused = ""
-        days: dict[str, str] = {}
+        gold: dict[str, Any] = {}
         try:
-            days = runner.run(rehearsal, show).steps.get("03_gold", {}).get("days", {})
+            gold = runner.run(rehearsal, show).steps.get("03_gold", {})
         except PublicationRefused as error:
             refused = str(error)
         reader = Reader(lake)
@@ -67,8 +69,9 @@ def plan(request: runner.Request, show: runner.Show) -> Plan:
             refused,
             _files(reader, run["run"]),
             _touched_purchases(reader, run["run"]),
-            days,
+            gold.get("days", {}),
             explain.run_and_waiting(reader, run["run"], run["today"]),
+            gold.get("meanwhile", {}),
         )
 
 
@@ -80,15 +83,40 @@ def _files(reader: Reader, run: str) -> list[dict[str, Any]]:
 
 
 def _touched_purchases(reader: Reader, run: str) -> int:
+    taken = "(select bronze_run from monitoring.progress where step = 'ledger' and run = $run)"
+    taken_out = reader.rows(
+        f"""
+        select sha256, run from bronze.files where outcome = 'ingested' and sha256 in (
+            select sha256 from bronze.files where outcome in ('retracted', 'restored') and run in {taken})
+        """,
+        run=run,
+    )
+    records = " union ".join(
+        f"select trim(purchase_id, $stripped) as purchase_id from bronze.{event.name} "
+        "where list_contains($contents, sha256)"
+        for event in EVENT_TABLES
+    )
+    out = (
+        reader.of_runs([file["run"] for file in taken_out]).rows(
+            f"select distinct purchase_id from ({records}) where purchase_id <> ''",
+            stripped=STRIPPED,
+            contents=[file["sha256"] for file in taken_out],
+        )
+        if taken_out
+        else []
+    )
     touched = " union ".join(
         f"select purchase_id from silver.{event.versions.name} where run in (select bronze_run from taken)"
         for event in EVENT_TABLES
     )
     (row,) = reader.rows(
         f"""
-        with taken as (select bronze_run from monitoring.progress where step = 'ledger' and run = $run)
-        select count(*) as purchases from ({touched} union select purchase_id from gold.gmv_ledger where run = $run)
+        with taken as {taken}
+        select count(*) as purchases from (
+            {touched} union select purchase_id from gold.gmv_ledger where run = $run union select unnest($out)
+        )
         """,
         run=run,
+        out=[row["purchase_id"] for row in out],
     )
     return int(row["purchases"])
