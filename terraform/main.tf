@@ -107,6 +107,11 @@ resource "aws_iam_role" "pipeline" {
   assume_role_policy = data.aws_iam_policy_document.pipeline_principal.json
 }
 
+resource "aws_iam_instance_profile" "pipeline" {
+  name = "${var.name}-pipeline"
+  role = aws_iam_role.pipeline.name
+}
+
 resource "aws_iam_role_policy" "pipeline" {
   name   = "s3"
   role   = aws_iam_role.pipeline.id
@@ -145,6 +150,40 @@ resource "aws_iam_role_policy" "reader" {
   name   = "s3"
   role   = aws_iam_role.reader.id
   policy = data.aws_iam_policy_document.reader.json
+}
+
+data "aws_iam_policy_document" "queries" {
+  statement {
+    sid     = "Catalog"
+    actions = ["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartition", "glue:GetPartitions"]
+    resources = [
+      aws_glue_catalog_database.gmv.arn,
+      replace(aws_glue_catalog_database.gmv.arn, "database/gmv", "catalog"),
+      replace(aws_glue_catalog_database.gmv.arn, "database/gmv", "table/gmv/*"),
+    ]
+  }
+  statement {
+    sid = "Query"
+    actions = [
+      "athena:StartQueryExecution",
+      "athena:GetQueryExecution",
+      "athena:GetQueryResults",
+      "athena:StopQueryExecution",
+      "athena:GetWorkGroup",
+    ]
+    resources = [aws_athena_workgroup.gmv.arn]
+  }
+  statement {
+    sid       = "QueryResults"
+    actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
+    resources = ["${aws_s3_bucket.zone["analytics"].arn}/athena-results/*"]
+  }
+}
+
+resource "aws_iam_role_policy" "queries" {
+  name   = "queries"
+  role   = aws_iam_role.reader.id
+  policy = data.aws_iam_policy_document.queries.json
 }
 
 resource "aws_glue_catalog_database" "gmv" {

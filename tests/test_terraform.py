@@ -45,8 +45,17 @@ def test_a_reader_only_reads_and_nothing_of_raw():
     assert "raw" not in TEXT.partition("read     = [")[2].partition("]")[0]
 
 
+def test_a_reader_may_query_and_write_nothing_but_results():
+    may = _statements("queries")
+    assert set(may) == {"Catalog", "Query", "QueryResults"}
+    assert all(action.startswith("glue:Get") for action in may["Catalog"])
+    assert {"athena:StartQueryExecution", "athena:GetQueryResults"} <= set(may["Query"])
+    assert [one for actions in may.values() for one in actions if "Put" in one] == ["s3:PutObject"]
+    assert '["analytics"].arn}/athena-results/*"' in TEXT
+
+
 def test_no_action_is_a_wildcard():
-    for policy in ("pipeline", "reader"):
+    for policy in ("pipeline", "reader", "queries"):
         assert not [one for actions in _statements(policy).values() for one in actions if "*" in one]
 
 
