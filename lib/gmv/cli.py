@@ -638,7 +638,7 @@ def _showing(step: str) -> Iterator[None]:
 
 
 def _tell_run(record: Record, request: Request) -> None:
-    from gmv import tell
+    from gmv import bronze, tell
     from gmv.publication import closed_books
     from gmv.run import runner
     from gmv.settings import settings
@@ -648,7 +648,7 @@ def _tell_run(record: Record, request: Request) -> None:
         print(f"Last report: {runner.last_report(request.runs_dir) or 'none yet'}")
         return
     for file in record.steps["01_bronze"]["files"]:
-        if file["outcome"] == "waiting":
+        if file["outcome"] == bronze.WAITING:
             print(f"waiting  {file['reason']}")
     gold = record.steps["03_gold"]
     of_result: dict[str, list[str]] = {}

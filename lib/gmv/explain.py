@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from gmv import publication
+from gmv import progress, publication
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Place, Window
@@ -353,8 +353,8 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
             group by all
         ),
         out_of_force as (
-            select posted_at, list({{'path': path, 'table': "table", 'sha256': sha256, 'reason': reason}}
-                order by path) as out_of_force
+            select posted_at, list({{'path': path, 'sha256': sha256, 'reason': reason}} order by path)
+                as out_of_force
             from bronze.files as files join taken on files.run = taken.bronze_run
             where outcome in ('retracted', 'restored')
             group by posted_at
@@ -373,7 +373,8 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         days=list(on),
     )
     gone = _events_out_of_force(reader, [row for row in rows if row["table"] is None])
-    holding = _holding(reader, [row for row in rows if row["out_of_force"]])
+    of_several = [row["out_of_force"] for row in rows if row["out_of_force"] and len(row["out_of_force"]) > 1]
+    holding = progress.purchases_in(reader, {file["sha256"] for files in of_several for file in files})
     for row in rows:
         event = _event(row) or gone.get((row["purchase_id"], row["known_on"], row["behind"]))
         changed = row["out_of_force"] or ()
@@ -398,32 +399,6 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
                 "; ".join(dict.fromkeys(file["reason"] for file in changed)) or None,
             ),
         )
-
-
-def _holding(reader: Reader, postings: Sequence[dict]) -> set[tuple[str, str]]:
-    """Which of the files that one step took out of force, or put back, hold which of its purchases: sha256 and id."""
-    of_several = [row for row in postings if len(row["out_of_force"]) > 1]
-    found = set()
-    for event in EVENT_TABLES:
-        contents = {
-            file["sha256"]
-            for row in of_several
-            for file in row["out_of_force"]
-            if file["table"] == event.name
-        }
-        if contents:
-            rows = reader.rows(
-                f"""
-                select distinct sha256, trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}
-                where sha256 in (select unnest($contents))
-                    and trim(purchase_id, $stripped) in (select unnest($purchases))
-                """,
-                stripped=STRIPPED,
-                contents=list(contents),
-                purchases=list({row["purchase_id"] for row in of_several}),
-            )
-            found |= {(row["sha256"], row["purchase_id"]) for row in rows}
-    return found
 
 
 def _events_out_of_force(reader: Reader, postings: Sequence[dict]) -> dict[tuple, Event]:

@@ -23,7 +23,7 @@ from gmv.lake.reader import Reader, remedy
 from gmv.progress import Unfinished
 from gmv.publication import Window
 from gmv.quality import acceptance
-from gmv.settings import PROJECT, settings
+from gmv.settings import DATE, PROJECT, settings
 from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER, RUNS
 from gmv.verify import Certificate
 
@@ -98,7 +98,6 @@ class Step:
         self.reread = parse_flag(REREAD, parameters[REREAD])
         self.accepting = acceptance.asked_for(parameters["accept"], parameters["because"])
         self._facts: dict[str, Any] = {}
-        self._began = records.now()
         self._lock: lock.Lock | None = None
         if name in WRITERS:
             self._lock = lock.acquire(self.lake_path, f"notebook {name} of run {self.run}")
@@ -265,7 +264,7 @@ def parse_date(name: str, text: object) -> dt.date | None:
     """
     if text is None or text == "":
         return None
-    if isinstance(text, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+    if isinstance(text, str) and DATE.fullmatch(text):
         try:
             return dt.date.fromisoformat(text)
         except ValueError:

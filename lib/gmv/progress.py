@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gmv.lake import records
 from gmv.lake.reader import Reader
-from gmv.tables import PROGRESS
+from gmv.tables import EVENT_TABLES, PROGRESS, STRIPPED
 
 SILVER, LEDGER = STEPS = ("silver", "ledger")
 BEGUN, DONE = "rebuild", "rebuilt"
@@ -134,3 +134,30 @@ def note(lake_path: Path, taken: Unfinished, run: str) -> None:
             for bronze_run in taken.runs
         ],
     )
+
+
+def purchases_in(reader: Reader, contents: Collection[str]) -> set[tuple[str, str]]:
+    """The purchases that the records of some files name, in force or not.
+
+    Args:
+        contents: the files' sha256.
+
+    Returns:
+        sha256 and purchase_id.
+    """
+    if not contents:
+        return set()
+    runs = reader.rows(
+        "select distinct run from bronze.files where outcome = 'ingested' and list_contains($contents, sha256)",
+        contents=list(contents),
+    )
+    records = " union ".join(
+        f"select sha256, trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}"
+        for event in EVENT_TABLES
+    )
+    rows = reader.of_runs([row["run"] for row in runs]).rows(
+        f"select * from ({records}) where list_contains($contents, sha256) and purchase_id <> ''",
+        stripped=STRIPPED,
+        contents=list(contents),
+    )
+    return {(row["sha256"], row["purchase_id"]) for row in rows}

@@ -19,6 +19,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from gmv.checks import BY_NAME, Severity
 from gmv.errors import UsageError
 
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+"""How a date is written, in settings as in parameters."""
+
 MOST_DAYS = 36_500
 """A hundred years: with more, dates that are reckoned from it may be none."""
 
@@ -137,7 +140,7 @@ class Settings(BaseSettings):
     @field_validator("closed_until", mode="before")
     @classmethod
     def _written_as_a_date(cls, value: object) -> object:
-        if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
+        if isinstance(value, str) and not DATE.fullmatch(value):
             raise ValueError("write it as YYYY-MM-DD")
         return value
 

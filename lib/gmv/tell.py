@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gmv.run.plan import Plan
 
 MOST_ROWS = 20
-WIDTH = 100
 
 EXPLAIN_COLUMNS = (
     *("transaction_date", "subsidiary", "state", "published_by", "published_at", "before", "after"),

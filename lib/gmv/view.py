@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from gmv.bronze import Arrivals
+from gmv.bronze import WAITING, Arrivals
 from gmv.lake.reader import BROUGHT, Reader
 from gmv.landing import LandingFile
 from gmv.progress import Unfinished
@@ -35,7 +35,7 @@ def outcomes(arrivals: Arrivals) -> pd.DataFrame:
         {name: row.get(name) for name in ("path", "records", "outcome", "reason")}
         for row in arrivals.outcomes
     ]
-    waiting = [{"path": text, "outcome": "waiting"} for text in arrivals.waiting]
+    waiting = [{"path": text, "outcome": WAITING} for text in arrivals.waiting]
     return _frame([*rows, *waiting]).fillna("")
 
 

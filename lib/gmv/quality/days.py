@@ -14,7 +14,7 @@ from gmv.publication import Place, published
 from gmv.quality import anomalies
 from gmv.quality.findings import Finding, severity
 from gmv.settings import settings
-from gmv.tables import EVENT_TABLES, UNKNOWN_SUBSIDIARY
+from gmv.tables import EARLIEST_PLAUSIBLE, EVENT_TABLES, UNKNOWN_SUBSIDIARY
 
 NEW_SUBSIDIARY_COLUMNS = ("subsidiary", "alike", "first_published_at", "days", "amount")
 FEED_MISSING_COLUMNS = ("day", "table", "others")
@@ -31,7 +31,7 @@ _FEED_MISSING = f"""
     fed as (
         select day, string_agg("table" || ' ' || records, ', ' order by "table") as others, list("table") as tables,
                max(records) as most
-        from counted where records > 0 and day between date '2000-01-01' and current_date group by day
+        from counted where records > 0 and day between date '{EARLIEST_PLAUSIBLE}' and current_date group by day
     )
     select day, name as "table", others from fed, (values {_EVENT_NAMES}) as event(name)
     where most >= $least and not list_contains(tables, name) and ($days is null or list_contains($days, day))

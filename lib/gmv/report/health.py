@@ -241,13 +241,12 @@ def certificate(reader: Reader, runs_dir: Path) -> Certified:
         )
     found, written = newest
     told: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
-    published = (
-        () if of_all else (DAILY_GMV.path, DAILY_GMV_HISTORY.path)
-    )  # a run compares before it publishes
+    # A run compares before it publishes.
+    not_compared = () if of_all else (DAILY_GMV.path, DAILY_GMV_HISTORY.path)
     changed = [
         path
         for path, version in told["versions"].items()
-        if path not in published and data.version_of(reader, path) != version
+        if path not in not_compared and data.version_of(reader, path) != version
     ]
     rows = [(one["what"], one["rows"], one["different"], one["cents_apart"]) for one in told["comparisons"]]
     frame = pd.DataFrame(rows, columns=columns).astype({"cents_apart": "Int64"})

@@ -15,7 +15,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -247,7 +246,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
     threading.Thread(target=work, daemon=True).start()
     try:
         return done.result(seconds)
-    except FutureTimeout:
+    except TimeoutError:
         raise TimeoutError(f"not done after {seconds:.0f} s") from None
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gmv import explain
+from gmv import explain, progress
 from gmv.errors import PublicationRefused
 from gmv.explain import Change
 from gmv.lake import scratch
 from gmv.lake.reader import Reader
 from gmv.run import runner
-from gmv.tables import EVENT_TABLES, STRIPPED
+from gmv.tables import EVENT_TABLES
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,10 @@ def _files(reader: Reader, run: str) -> list[dict[str, Any]]:
 def _touched_purchases(reader: Reader, run: str) -> int:
     taken = "(select bronze_run from monitoring.progress where step = 'ledger' and run = $run)"
     taken_out = reader.rows(
-        f"""
-        select sha256, run from bronze.files where outcome = 'ingested' and sha256 in (
-            select sha256 from bronze.files where outcome in ('retracted', 'restored') and run in {taken})
-        """,
+        f"select sha256 from bronze.files where outcome in ('retracted', 'restored') and run in {taken}",
         run=run,
     )
-    records = " union ".join(
-        f"select trim(purchase_id, $stripped) as purchase_id from bronze.{event.name} "
-        "where list_contains($contents, sha256)"
-        for event in EVENT_TABLES
-    )
-    out = (
-        reader.of_runs([file["run"] for file in taken_out]).rows(
-            f"select distinct purchase_id from ({records}) where purchase_id <> ''",
-            stripped=STRIPPED,
-            contents=[file["sha256"] for file in taken_out],
-        )
-        if taken_out
-        else []
-    )
+    out = {purchase for _, purchase in progress.purchases_in(reader, {row["sha256"] for row in taken_out})}
     touched = " union ".join(
         f"select purchase_id from silver.{event.versions.name} where run in (select bronze_run from taken)"
         for event in EVENT_TABLES
@@ -117,6 +101,6 @@ def _touched_purchases(reader: Reader, run: str) -> int:
         )
         """,
         run=run,
-        out=[row["purchase_id"] for row in out],
+        out=list(out),
     )
     return int(row["purchases"])
