@@ -13,7 +13,7 @@ import pytest
 import small_lake
 from gmv import export
 from gmv.errors import GmvError, UsageError
-from gmv.lake import records
+from gmv.lake import location, records
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.settings import settings
@@ -146,6 +146,22 @@ def test_what_runs_read_and_write_is_no_target(lake, tmp_path, monkeypatch, plac
     with pytest.raises(UsageError, match=f"is in the {place}"):
         export.csv(Reader(lake), target, Window())
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "is_in"),
+    [
+        ("s3://acme-analytics/lake/gold", True),
+        ("s3://acme-raw/lake", True),
+        ("s3://acme-analytics/lake-export", False),
+        ("s3://acme-analytics/export", False),
+        ("finance", False),
+    ],
+)
+def test_what_is_a_target_in_an_object_store_goes_by_whole_names(target, is_in):
+    pytest.importorskip("s3fs", reason="make setup-s3 brings it")
+    lake = location.location("s3://acme-{zone}/lake")
+    assert export._is_in(location.location(target), lake) is is_in
 
 
 def test_one_folder_may_hold_both_formats(lake, tmp_path):

@@ -123,7 +123,7 @@ def _require_apart(reader: Reader, target: Path) -> None:
 
 def _is_in(target: Path, place: Path) -> bool:
     if location.is_remote(target) or location.is_remote(place):
-        return str(target).rstrip("/").startswith(str(place).rstrip("/"))
+        return any(f"{target}/".startswith(f"{one}/") for one in location.over_buckets(place))
     return target.resolve().is_relative_to(place.resolve())
 
 
