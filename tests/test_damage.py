@@ -120,6 +120,13 @@ def test_a_run_that_fails_before_its_first_notebook_is_on_record(lake, tmp_path,
     assert told.returncode == 1 and "BROKEN" in told.stdout and said in " ".join(told.stdout.split())
 
 
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_a_proof_or_a_report_without_a_folder_names_another_place(lake, tmp_path, command):
+    runs_folder_is_a_file(lake, tmp_path / "runs")
+    ended = gmv(command, "--lake", str(lake), "--runs-dir", str(tmp_path / "runs"))
+    assert ended.returncode == 1 and "Name another place by --runs-dir." in " ".join(ended.stderr.split())
+
+
 @pytest.fixture
 def tiny_disk(tmp_path):
     """A folder on a disk of its own, which a test can fill or make read-only; for root on Linux."""

@@ -21,7 +21,7 @@ import crash
 import psutil
 import pytest
 from command import GMV, own_environment
-from gmv.errors import GmvError, LakeLocked
+from gmv.errors import GmvError, LakeLocked, UsageError
 from gmv.lake import lock, spark
 from gmv.lake.reader import Reader
 from gmv.run import forking, kernels, runner
@@ -402,6 +402,30 @@ def test_a_server_starts_where_another_one_is_in_use(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_REMOTE", "sc://nowhere.invalid:1")
     with spark.SparkServer(None, tmp_path / "spark.log") as another:
         another.wait()
+
+
+def test_a_server_elsewhere_that_does_not_answer_is_named_and_its_token_is_not(monkeypatch):
+    monkeypatch.setattr(spark, "_ANSWER_SECONDS", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # connections are refused
+        port = silent.getsockname()[1]
+        for address in (
+            f"sc://127.0.0.1:{port}",
+            f"sc://127.0.0.1:{port}/;token=geheim",
+            "sc://nowhere.invalid:1",
+        ):
+            monkeypatch.setenv("SPARK_REMOTE", address)
+            with pytest.raises(GmvError, match=r"SPARK_REMOTE, .*:\d+, did not answer within 1 sec") as told:
+                spark.require_remote()
+            assert "geheim" not in str(told.value)
+
+
+def test_an_address_of_a_server_elsewhere_that_is_none_is_wrong_use_and_is_not_repeated(monkeypatch):
+    for address in ("geheim:1", "sc://host:geheim", "sc://host/geheim", "sc://host/;token:geheim"):
+        monkeypatch.setenv("SPARK_REMOTE", address)
+        with pytest.raises(UsageError, match="Write it as sc://host:port") as told:
+            spark.require_remote()
+        assert "geheim" not in str(told.value)
 
 
 def test_the_port_of_a_server_is_free_and_none_that_the_system_gives_to_others(monkeypatch):

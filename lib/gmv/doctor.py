@@ -73,6 +73,8 @@ def _pyspark() -> str:
     import pyspark
 
     remote = os.environ.get("SPARK_REMOTE")
+    if remote:
+        spark.require_remote()
     where = (
         f"the server {remote.split(';')[0]}"
         if remote

@@ -230,6 +230,20 @@ def local_twin(path: Path) -> Path:
     return Path(cache) / "gmv" / name
 
 
+def make_new(folder: Path) -> None:
+    """Make a run's, a report's or a proof's folder on this machine.
+
+    Raises:
+        GmvError: it can't be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise GmvError(
+            f"The folder {folder} can't be made: {error.strerror}. Name another place by --runs-dir."
+        ) from error
+
+
 @contextmanager
 def explained(place: object) -> Iterator[None]:
     """Turn an object store's error into a sentence about `place`.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from gmv.errors import GmvError
+from gmv.errors import GmvError, UsageError
 from gmv.lake.lock import Lock
 from gmv.settings import SECRET_VARIABLES, settings
 from gmv.tables import HARDLY_REPEATED
@@ -38,6 +38,9 @@ _TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"
 _PORTS = range(20_000, 30_000)
 """Below those that a system gives to whoever asks for any (Linux from 32768, others from 49152): Spark does so for
 other services of the same server, while it starts."""
+
+_ANSWER_SECONDS = 30
+"""How long a server that is there already may take to answer."""
 
 _GRACE_SECONDS, _ARCHIVING_SECONDS = 5, 120
 """How long a server that is asked to end may take; longer where it leaves its classes."""
@@ -422,6 +425,31 @@ def _own_address() -> str:
     """Where workers reach the driver: SPARK_LOCAL_IP, which only a cluster elsewhere needs."""
     is_elsewhere = settings().spark_master and "SPARK_LOCAL_IP" in os.environ
     return os.environ["SPARK_LOCAL_IP"] if is_elsewhere else "127.0.0.1"
+
+
+def require_remote() -> None:
+    """Make sure that the server which SPARK_REMOTE names answers: a session would go on trying for many minutes.
+
+    Raises:
+        UsageError: when SPARK_REMOTE is no address.
+        GmvError: when nobody answers there.
+    """
+    import grpc
+    from pyspark.errors import PySparkException
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+
+    try:
+        builder = DefaultChannelBuilder(os.environ["SPARK_REMOTE"])
+    except (PySparkException, ValueError):  # their messages hold the address, which may hold a token
+        raise UsageError("SPARK_REMOTE can't be read. Write it as sc://host:port.") from None
+    try:
+        with builder.toChannel() as channel:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
+    except grpc.FutureTimeoutError:
+        raise GmvError(
+            f"The Spark server of SPARK_REMOTE, {builder.endpoint}, did not answer within {_ANSWER_SECONDS} seconds. "
+            "Start it, name another, or unset SPARK_REMOTE: each run starts its own then."
+        ) from None
 
 
 def connect():

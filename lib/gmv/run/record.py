@@ -68,12 +68,7 @@ class Record:
         Raises:
             GmvError: it can't be made.
         """
-        try:
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            raise GmvError(
-                f"The run's folder {self.folder} can't be made: {error.strerror}. Name another place by --runs-dir."
-            ) from error
+        location.make_new(self.folder)
         self.write()
 
     def end(self, outcome: str, message: str = "") -> None:

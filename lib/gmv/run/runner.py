@@ -229,6 +229,7 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
     Raises:
         LakeLocked: when a run is at work: its tables would be compared half done.
         UsageError: when there is no lake.
+        GmvError: when the folder can't be made.
     """
     _require_lake(request)
     run_id = notebook.new_run_id()
@@ -236,11 +237,11 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
     lock.ensure_free(request.lake)
     verify.pin(reader)
     lock.ensure_free(request.lake)
-    with show("verify"):
-        certificate = verify.verify(reader, request.as_of_date or settings().today())
     place = request.runs_dir / f"{verify.FOLDER}{run_id}"
     folder = location.local_twin(place)
-    folder.mkdir(parents=True)
+    location.make_new(folder)
+    with show("verify"):
+        certificate = verify.verify(reader, request.as_of_date or settings().today())
     verify.keep(certificate, folder)
     if location.is_remote(place):
         location.upload(folder, place)
@@ -319,12 +320,16 @@ def make_report(request: Request, show: Show) -> Path:
 
     Returns:
         The report's path.
+
+    Raises:
+        UsageError: when there is no lake.
+        GmvError: when its folder can't be made.
     """
     location.require_lake(request.lake)
     run_id = notebook.new_run_id()
     place = request.runs_dir / f"report-{run_id}"
     folder = location.local_twin(place)
-    folder.mkdir(parents=True)
+    location.make_new(folder)
     from gmv.run.kernels import Kernels
 
     with show(REPORT), Kernels(folder, {}) as kernels:
@@ -397,8 +402,9 @@ def _render_report(request: Request, folder: Path, parameters: Mapping[str, Any]
 
 @contextlib.contextmanager
 def _spark_for(held: lock.Lock, log: Path, is_small: bool) -> Iterator[SparkServer | None]:
-    """This run's Spark server; none is started where SPARK_REMOTE names one."""
+    """This run's Spark server; none is started where SPARK_REMOTE names one, which must answer."""
     if "SPARK_REMOTE" in os.environ:
+        spark.require_remote()
         yield None
     else:
         with spark.SparkServer(held, log, is_small) as server:
