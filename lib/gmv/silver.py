@@ -5,7 +5,6 @@ DataFrame in, DataFrame out; nothing is read or written here. This is the one pl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import reduce
 from operator import and_
 
@@ -134,27 +133,19 @@ def absent_from(versions: DataFrame, existing: DataFrame, event: EventTable) -> 
     return left.join(right, is_same, how="left_anti").select(*event.versions.column_names)
 
 
-def latest(versions: DataFrame, event: EventTable, per: Sequence[str] = ("purchase_id",)) -> DataFrame:
-    """The latest version of each purchase: one row per `per`.
+def latest(versions: DataFrame, event: EventTable) -> DataFrame:
+    """The latest version of each purchase: one row per purchase_id, with the event's columns.
 
     Ties in `transaction_datetime` go to the greater values of the other columns, in column order, empty
     below every value, so the result does not depend on the order of files or rows (rule 1).
-
-    Args:
-        versions: at least the event's columns, and those of `per`.
-        per: what to take one version of; by default each purchase.
-
-    Returns:
-        The event's columns, after those of `per` that are not among them.
     """
-    newest_first = Window.partitionBy(*per).orderBy(
+    newest_first = Window.partitionBy(event.key).orderBy(
         *(F.col(name).desc_nulls_last() for name in event.precedence)
     )
-    columns = [name for name in per if name not in event.column_names] + event.column_names
     return (
         versions.withColumn("version_rank", F.row_number().over(newest_first))
         .where(F.col("version_rank") == 1)
-        .select(*columns)
+        .select(*event.column_names)
     )
 
 
