@@ -6,7 +6,7 @@ Reading files is in `gmv.landing`; what the lake already knows of them comes fro
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -69,7 +69,6 @@ def take_in(
     files: Sequence[landing.LandingFile],
     run: str,
     target: Path,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Arrivals:
     """Read files, each recognized by its content, and stage the records of those that are new.
 
@@ -78,7 +77,6 @@ def take_in(
         files: what `unread` found.
         run: the bronze run.
         target: folder for the staged records; the lake is not touched.
-        progress: told each file's path before it is read.
 
     Returns:
         An outcome for each file: `ingested`, `repeated` (its content is in bronze already) or `refused`; none for
@@ -96,7 +94,6 @@ def take_in(
     arrivals = Arrivals()
     ingested_at = records.now()
     for file in files:
-        progress(file.path)
         try:
             outcome = _outcome_of(file, seen, run, ingested_at, target, arrivals)
         except landing.Changed as waiting:
@@ -156,7 +153,7 @@ def _outcome_of(
         sha256 = landing.sha256(file)
     except landing.Refused as refused:
         return {"outcome": "refused", "reason": str(refused)}
-    if seen.get(sha256) in HOLDS_RECORDS:
+    if sha256 in seen:
         is_retracted = " and is retracted" if seen[sha256] == "retracted" else ""
         reason = f"its content was ingested before{is_retracted}"
         return {"outcome": "repeated", "sha256": sha256, "reason": reason}
@@ -219,9 +216,9 @@ def finish_killed_run(lake_path: Path) -> list[str]:
     of_run = "select distinct sha256 from bronze.files where run = $run"
     reader, missing = Reader(lake_path), []
     for event in EVENT_TABLES:
-        if commit := records.last_commit(lake_path, event.bronze):
-            noted = {row["sha256"] for row in reader.rows(of_run, run=commit[1]["run"])}
-            files = [_from_text(row) for row in commit[1]["files"]]
+        if marks := records.last_marks(lake_path, event.bronze):
+            noted = {row["sha256"] for row in reader.rows(of_run, run=marks["run"])}
+            files = [_from_text(row) for row in marks["files"]]
             missing += [row for row in files if row["sha256"] not in noted]
     records.append(lake_path, FILES, missing)
     return [row["path"] for row in missing]

@@ -179,8 +179,7 @@ def write_missing_history(lake_path: Path, *, trust_published: bool = False) -> 
     )
     if not places:
         return []
-    commit = records.last_commit(lake_path, DAILY_GMV)
-    marks = commit[1] if commit else {}
+    marks = records.last_marks(lake_path, DAILY_GMV)
     # A run's id may have been given to more than one notebook, so the moment is compared too.
     is_noted = not marks or (
         not trust_published

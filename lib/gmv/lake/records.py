@@ -81,23 +81,16 @@ def _by_the_clock() -> dt.datetime:
     return dt.datetime.now(dt.UTC).replace(tzinfo=None)
 
 
-def append(
-    lake: Path, table: Table, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any] | None = None
-) -> int:
+def append(lake: Path, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows to a table in one commit; no commit for no rows.
 
     Args:
         rows: a value per column of the table; a missing one is empty.
-        metadata: kept with the commit as Delta's userMetadata.
-
-    Returns:
-        How many rows were appended.
     """
     schema = arrow_schema(table)
     columns = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
     if columns.num_rows:
-        append_columns(lake, table, columns, metadata)
-    return columns.num_rows
+        append_columns(lake, table, columns)
 
 
 def append_columns(
@@ -215,17 +208,17 @@ def commits(lake: Path, table: Table, since: int) -> dict[int, dict[str, Any]]:
     return {int(one["version"]): one for one in delta.history(delta.version() - since + 1)}
 
 
-def last_commit(lake: Path, table: Table) -> tuple[int, dict[str, Any]] | None:
-    """The newest commit that carries userMetadata, as (version, metadata); None where there is none."""
+def last_marks(lake: Path, table: Table) -> dict[str, Any]:
+    """The userMetadata of the newest commit that carries any; empty where there is none."""
     try:
         delta = DeltaTable(str(lake / table.path))
     except TableNotFoundError:
-        return None
+        return {}
     for newest in (20, None):  # it is among the last few, whatever maintenance did since
         for commit in delta.history(newest):
             if commit.get("userMetadata"):
-                return int(commit["version"]), json.loads(commit["userMetadata"])
-    return None
+                return json.loads(commit["userMetadata"])
+    return {}
 
 
 def commit_properties(metadata: Mapping[str, Any] | None) -> CommitProperties | None:

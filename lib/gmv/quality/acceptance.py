@@ -6,7 +6,6 @@ and subject. It holds until the subject changes: a file until its content does, 
 
 from __future__ import annotations
 
-import datetime as dt
 import getpass
 import json
 from collections.abc import Iterable
@@ -72,13 +71,7 @@ def accepted(reader: Reader) -> set[tuple[str, str]]:
     return {(details["check"], details["holds_for"]) for details in all_details}
 
 
-def accept(
-    lake_path: Path,
-    findings: Iterable[Finding],
-    acceptance: Acceptance,
-    run: str,
-    today: dt.date | None = None,
-) -> None:
+def accept(lake_path: Path, findings: Iterable[Finding], acceptance: Acceptance, run: str) -> None:
     """Note in `monitoring/runs` who accepted each of these findings, when and why."""
     moment = records.now()
     rows = [
@@ -87,7 +80,6 @@ def accept(
             "event": "accepted",
             "kind": "run",
             "at": moment,
-            "as_of_date": today,
             "details": json.dumps(
                 {
                     "check": finding.check.name,
