@@ -284,7 +284,7 @@ def _of_place(
             published_at=row["published_at"],
             is_restatement=row["published_at"] > first_published,
         )
-        seq = max(seq, row["ledger_seq"])
+        seq = row["ledger_seq"]
     if published != before:
         add("damaged", published, [])
     since = [part for part in parts if (part.ledger_seq or 0) > seq]
