@@ -34,9 +34,9 @@ def standings(versions: dict[str, DataFrame]) -> DataFrame:
         partial(DataFrame.unionByName, allowMissingColumns=True),
         (_in_one_column(versions[event.name], event) for event in EVENT_TABLES),
     )
-    # One sort serves all: an event table's own versions are in the order of its precedence, newest last.
+    # One sort serves all: on each day, an event table's versions are in the order of its precedence, newest last.
     in_order = Window.partitionBy("purchase_id").orderBy(
-        "known_on", "transaction_datetime", *(F.col(event.name).asc_nulls_first() for event in EVENT_TABLES)
+        "known_on", *(F.col(event.name).asc_nulls_first() for event in EVENT_TABLES)
     )
     until_then = in_order.rowsBetween(Window.unboundedPreceding, 0)
     next_day = F.lead("known_on").over(in_order)
@@ -190,14 +190,13 @@ def _part(amount: Column, purchases: Column, cause: Column) -> Column:
 
 
 def _in_one_column(versions: DataFrame, event: EventTable) -> DataFrame:
-    """purchase_id, known_on, transaction_datetime, and the version as a struct named as the event table.
+    """purchase_id, known_on, and the version as a struct named as the event table.
 
     The struct's fields are in the order of precedence, so structs compare as versions do (rule 1).
     """
     return versions.select(
         "purchase_id",
         F.to_date("transaction_datetime").alias("known_on"),
-        "transaction_datetime",
         F.struct(*event.precedence).alias(event.name),
     )
 
