@@ -21,7 +21,7 @@ from gmv.lake.reader import Reader
 from gmv.problems import newest_events
 from gmv.settings import settings
 
-IN_PROGRESS, PENDING, PROVISIONAL, SETTLED = STATES = ("in progress", "pending", "provisional", "settled")
+IN_PROGRESS, PENDING, PROVISIONAL, SETTLED = ("in progress", "pending", "provisional", "settled")
 
 RATE = Decimal("0.9")
 """In how many of all cases the interval holds what is still to come."""
@@ -125,7 +125,7 @@ class Finality:
 
     Attributes:
         day: the transaction_date.
-        state: one of STATES.
+        state: in progress, pending, provisional or settled.
         gmv: published; of a day in progress, what the ledger has so far.
         coming: of a pending day, what the ledger has; else empty.
         low, high: amounts between which the further change is expected; empty where there is no interval.
@@ -171,16 +171,12 @@ def changes(reader: Reader) -> list[Change]:
     return list(zip(found["day"].dt.date, found["learned_on"].dt.date, found["amount"], strict=True))
 
 
-def finality(
-    reader: Reader, today: dt.date, start_date: dt.date | None = None, end_date: dt.date | None = None
-) -> list[Finality]:
-    """Each day of a window that has GMV, published or in the ledger: how final its number is, oldest first.
+def finality(reader: Reader, today: dt.date) -> list[Finality]:
+    """Each day that has GMV, published or in the ledger: how final its number is, oldest first.
 
     Args:
         reader: the lake.
         today: days before it are closed.
-        start_date: first day; none: from the oldest on.
-        end_date: last day, inclusive; none: to the newest.
     """
     sums, published = publication.ledger_sums(reader), publication.published(reader)
     differing = publication.differing_days(sums, published)
@@ -200,7 +196,6 @@ def finality(
             newest=newest,
         )
         for day in sorted(sums_by_day.keys() | published_by_day.keys())
-        if (start_date or day) <= day <= (end_date or day)
     ]
 
 
