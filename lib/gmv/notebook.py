@@ -229,14 +229,13 @@ def _require_whole(lake_path: Path) -> None:
         "select 1 from monitoring.progress where step = $step limit 1", step=progress.SILVER
     )
     has_gold = reader.rows("select 1 from gold.daily_gmv_history limit 1")
-    needed = [table for event in EVENT_TABLES for table in (event.versions, event.latest) if has_silver]
-    needed += [GMV_LEDGER, DAILY_GMV] if has_gold else []
+    needed = [GMV_LEDGER, DAILY_GMV] if has_gold else []  # the gravest loss comes first
+    needed += [table for event in EVENT_TABLES for table in (event.versions, event.latest) if has_silver]
     missing = [table for table in needed if not reader.exists(table)]
     if missing:
-        gravest = GMV_LEDGER if GMV_LEDGER in missing else missing[0]
         raise GmvError(
             f"The lake lacks {', '.join(table.path for table in missing)}, though runs have written that. "
-            f"Nothing was changed; {remedy(gravest)}."
+            f"Nothing was changed; {remedy(missing[0])}."
         )
 
 
