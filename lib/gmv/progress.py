@@ -14,6 +14,12 @@ SILVER, LEDGER = STEPS = ("silver", "ledger")
 BEGUN, DONE = "rebuild", "rebuilt"
 HISTORY_LOST = "history lost"
 
+OUT_OF_FORCE = """
+    select sha256 from bronze.files where outcome in ('retracted', 'restored')
+    qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1
+        and outcome = 'retracted'"""
+"""SQL: the sha256 of every file that is retracted: its records stay in bronze, and count nowhere else."""
+
 
 @dataclass(frozen=True)
 class Unfinished:
@@ -57,6 +63,7 @@ def unfinished(reader: Reader, step: str) -> Unfinished:
     )
     finished = reader.rows("select 1 from monitoring.progress where step = $step limit 1", step=step)
     retractions = [row["run"] for row in rows if row["is_retraction"]]
+    out_of_force = reader.rows(f"{OUT_OF_FORCE} order by sha256")
     return Unfinished(
         step,
         runs=[row["run"] for row in rows],
@@ -64,7 +71,7 @@ def unfinished(reader: Reader, step: str) -> Unfinished:
         is_everything=not finished,
         retractions=retractions,
         changed_files=_changed_by(reader, retractions),
-        out_of_force=out_of_force(reader),
+        out_of_force=[row["sha256"] for row in out_of_force],
     )
 
 
@@ -76,16 +83,6 @@ def is_all_there_is(reader: Reader, runs: Sequence[str]) -> bool:
         runs=list(runs),
     )
     return not others
-
-
-def out_of_force(reader: Reader) -> list[str]:
-    """sha256 of every file that is retracted: its records stay in bronze, and count nowhere else."""
-    rows = reader.rows(
-        "select sha256 from bronze.files where outcome in ('retracted', 'restored') "
-        "qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1 "
-        "and outcome = 'retracted' order by sha256"
-    )
-    return [row["sha256"] for row in rows]
 
 
 def _changed_by(reader: Reader, retractions: Sequence[str]) -> list[str]:

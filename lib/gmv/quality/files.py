@@ -6,17 +6,9 @@ from decimal import Decimal
 
 from gmv.checks import QUARANTINED, QUARANTINED_SHARE, REFUSED_FILE, UNMATCHED_FILE, Check
 from gmv.lake.reader import Reader
+from gmv.progress import OUT_OF_FORCE
 from gmv.quality.findings import Finding
 from gmv.settings import settings
-
-# A content that was retracted is out of the account, under whatever path; one that was ingested under
-# another path has come after all.
-_CONTENTS = """
-    retracted as (
-        select sha256 from bronze.files where outcome in ('retracted', 'restored')
-        qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1
-            and outcome = 'retracted'
-    )"""
 
 
 def refused(reader: Reader) -> dict[Check, list[Finding]]:
@@ -27,14 +19,13 @@ def refused(reader: Reader) -> dict[Check, list[Finding]]:
     """
     rows = reader.rows(
         f"""
-        with {_CONTENTS},
-        newest as (
+        with newest as (
             select * from bronze.files where outcome not in ('retracted', 'restored')
             qualify row_number() over (partition by path order by recorded_at desc, run desc) = 1
         )
         select path, "table", sha256, size, modified_at, reason from newest
         where outcome = 'refused'
-          and (sha256 is null or sha256 not in (from retracted)
+          and (sha256 is null or sha256 not in ({OUT_OF_FORCE})
                and sha256 not in (select sha256 from bronze.files where outcome = 'ingested'))
         order by path
         """
@@ -51,10 +42,9 @@ def quarantined(reader: Reader) -> dict[Check, list[Finding]]:
     """Files in force of which too large a share is quarantined, and what is quarantined by reason."""
     rows = reader.rows(
         f"""
-        with {_CONTENTS},
-        rejected as (
+        with rejected as (
             select sha256, file as path, count(*) as quarantined from silver.quarantine
-            where sha256 not in (from retracted) group by all
+            where sha256 not in ({OUT_OF_FORCE}) group by all
         )
         select path, sha256, records, quarantined from bronze.files join rejected using (sha256, path)
         where outcome = 'ingested' order by path
@@ -73,9 +63,9 @@ def quarantined(reader: Reader) -> dict[Check, list[Finding]]:
             shares.append(Finding(QUARANTINED_SHARE, row["path"], value, message, identity=row["sha256"]))
     reasons = reader.rows(
         f"""
-        with {_CONTENTS}, reasons as (
+        with reasons as (
             select unnest(reasons) as reason, "table", file from silver.quarantine
-            where sha256 not in (from retracted)
+            where sha256 not in ({OUT_OF_FORCE})
         )
         select "table", reason, count(*) as records, count(distinct file) as files, min(file) as example
         from reasons group by all order by records desc, "table", reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from types import MappingProxyType
 
@@ -103,7 +103,7 @@ def check_silver(
         if counted["n"] != counted["ids"]:
             name, value = event.latest.path, f"{counted['n']} rows for {counted['ids']} purchases"
             found[SILVER_KEY_UNIQUE].append(Finding(SILVER_KEY_UNIQUE, name, value, f"{name} has {value}."))
-    return _passed_or_refused(reader, found, run, None)
+    return _passed_or_refused(reader, found, run)
 
 
 def check_recomputed(reader: Reader, certificate: Certificate, run: str) -> list[dict]:
@@ -127,7 +127,7 @@ def check_recomputed(reader: Reader, certificate: Certificate, run: str) -> list
         for comparison in certificate.comparisons
         if not comparison.agrees
     ]
-    return _passed_or_refused(reader, {RECOMPUTED: findings}, run, None)
+    return _passed_or_refused(reader, {RECOMPUTED: findings}, run)
 
 
 def check_gold(
@@ -147,7 +147,8 @@ def check_gold(
     """
     sums, looked_at = plan.ledger, set(plan.days)
     judged = days.judged(reader, coming, set(plan.publish))
-    flagged = days.flagged(reader, acceptance.accepted(reader))
+    accepted = acceptance.accepted(reader)
+    flagged = days.flagged(reader, accepted)
     found: Found = {
         LEDGER_EQUALS_SILVER: _apart(
             reader, coming, {place: gmv for place, gmv in sums.items() if place[0] in looked_at}
@@ -160,41 +161,39 @@ def check_gold(
     }
     healed = standing.healed(reader, found, judged)
     earlier = standing.not_judged_anew(reader, judged) if accepting else ()
-    return _passed_or_refused(reader, found, run, accepting, earlier, healed)
+    return _passed_or_refused(reader, found, run, accepted, accepting, earlier, healed)
 
 
 def _passed_or_refused(
     reader: Reader,
     found: Found,
     run: str,
-    accepting: Acceptance | None,
+    accepted: Set[tuple[str, str]] = frozenset(),
+    accepting: Acceptance | None = None,
     earlier: Iterable[Finding] = (),
     healed: Mapping[Check, Iterable[str]] = MappingProxyType({}),
 ) -> list[dict]:
     """Note the results, and what was accepted: of this run, and of what `earlier` runs published with a warning."""
     found = {check: findings for check, findings in found.items() if severity(check) != "off"}
-    are_accepted = acceptance.accepted(reader)
     if accepting:
         newly = [
             finding
             for finding in itertools.chain(*found.values(), earlier)
-            if accepting.covers(finding) and (finding.check.name, finding.accepted_as) not in are_accepted
+            if accepting.covers(finding) and (finding.check.name, finding.accepted_as) not in accepted
         ]
         acceptance.accept(reader.lake, newly, accepting, run)
-        are_accepted |= {(finding.check.name, finding.accepted_as) for finding in newly}
+        accepted = accepted | {(finding.check.name, finding.accepted_as) for finding in newly}
     blocking = {
         check: left
         for check, findings in found.items()
         if severity(check) == "block"
         and (
             left := [
-                one
-                for one in findings
-                if check.is_integrity or (check.name, one.accepted_as) not in are_accepted
+                one for one in findings if check.is_integrity or (check.name, one.accepted_as) not in accepted
             ]
         )
     }
-    rows = note(reader.lake, found, run, are_accepted, {} if blocking else healed)
+    rows = note(reader.lake, found, run, accepted, {} if blocking else healed)
     if blocking:
         raise PublicationRefused(_refusal(blocking))
     return told(rows)
@@ -252,14 +251,10 @@ def _purchases_apart(reader: Reader, place: Place) -> list[str]:
     return [
         f"{row['purchase_id']} ({row['from_silver'] or '0.00'} / {row['from_ledger'] or '0.00'})"
         for row in reader.rows(
-            """
+            f"""
             with from_silver as (
-                select purchase_id, cast(purchase_value as decimal(38, 2)) * item_quantity as amount
-                from silver.purchase as p
-                join silver.product_item as i using (purchase_id)
-                left join silver.purchase_extra_info as e using (purchase_id)
-                where p.transaction_date = $day and p.release_date is not null
-                  and coalesce(e.subsidiary, 'unknown') = $subsidiary
+                select purchase_id, amount from ({oddities.counted("silver")})
+                where transaction_date = $day and subsidiary = $subsidiary
             ), from_ledger as (
                 select purchase_id, sum(amount) as amount, sum(purchases) as purchases from gold.gmv_ledger
                 where transaction_date = $day and subsidiary = $subsidiary

@@ -34,7 +34,7 @@ class Oddity:
     Attributes:
         check: the check that it breaks.
         columns: of its rows; `amount` is the money concerned.
-        query: SQL over the judged relations (see `_judged`).
+        query: SQL over the judged relations (see `_judge`).
         sentence: of a run's finding; `{n}` is how many.
     """
 
@@ -54,17 +54,21 @@ def _precedence(event: EventTable) -> str:
     return ", ".join(f"{name} desc nulls last" for name in event.precedence)
 
 
-_COUNTED = f"""
-    counted as (
+_AMOUNT = "cast(cast(purchase_value as decimal(38, 2)) * item_quantity as decimal(38, 2)) as amount"
+
+
+def counted(schema: str) -> str:
+    """SQL: every purchase that counts, where, and with how much (rules 2 and 3), by the latest rows in a schema."""
+    return f"""
         select purchase_id, purchase.transaction_date,
-               coalesce(info.subsidiary, '{UNKNOWN_SUBSIDIARY}') as subsidiary,
-               cast(cast(item.purchase_value as decimal(38, 2)) * item.item_quantity as decimal(38, 2)) as amount
-        from judged.purchase as purchase
-        join judged.product_item as item using (purchase_id)
-        left join judged.purchase_extra_info as info using (purchase_id)
-        where purchase.release_date is not null
-    )"""
-"""Every purchase that counts, where, and with how much (rules 2 and 3)."""
+               coalesce(info.subsidiary, '{UNKNOWN_SUBSIDIARY}') as subsidiary, {_AMOUNT}
+        from {schema}.purchase as purchase
+        join {schema}.product_item as item using (purchase_id)
+        left join {schema}.purchase_extra_info as info using (purchase_id)
+        where purchase.release_date is not null"""
+
+
+_COUNTED = f"counted as ({counted('judged')})"
 
 _AWAITING_ITEM = Oddity(
     checks.AWAITING_ITEM,
@@ -92,9 +96,8 @@ _UNKNOWN_SUBSIDIARY = Oddity(
 _ORPHANS = Oddity(
     checks.ORPHANS,
     ("purchase_id", "table", "transaction_date", "amount"),
-    """
-    select purchase_id, 'product_item' as "table", transaction_date,
-           cast(cast(purchase_value as decimal(38, 2)) * item_quantity as decimal(38, 2)) as amount
+    f"""
+    select purchase_id, 'product_item' as "table", transaction_date, {_AMOUNT}
     from judged.product_item anti join judged.purchase using (purchase_id)
     union all
     select purchase_id, 'purchase_extra_info', transaction_date, null
@@ -112,8 +115,7 @@ _SEVERAL_PRODUCTS = Oddity(
         group by purchase_id having min(product_id) <> max(product_id)
     ),
     newest as (
-        select purchase_id, product_id,
-               cast(cast(purchase_value as decimal(38, 2)) * item_quantity as decimal(38, 2)) as amount
+        select purchase_id, product_id, {_AMOUNT}
         from judged.product_item_versions semi join mixed using (purchase_id)
         qualify row_number() over (
             partition by purchase_id, product_id order by {_precedence(PRODUCT_ITEM)}) = 1
@@ -159,7 +161,6 @@ def _tied(event: EventTable, columns: str) -> str:
         )"""
 
 
-_AMOUNT = "cast(cast(purchase_value as decimal(38, 2)) * item_quantity as decimal(38, 2)) as amount"
 _TIED = _each(
     """
         select purchase_id from (
@@ -395,10 +396,7 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
     execute("drop schema if exists judged cascade; create schema judged")
     rejected = f"""
         select *, nullif(trim(values['purchase_id'], '{STRIPPED}'), '') as purchase_id from silver.quarantine
-        where sha256 not in (
-            select sha256 from bronze.files where outcome in ('retracted', 'restored')
-            qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1
-                and outcome = 'retracted')"""
+        where sha256 not in ({progress.OUT_OF_FORCE})"""
     if runs is None or progress.is_all_there_is(reader, runs):
         for table in tables:
             execute(f"create view judged.{table.name} as from {table.path.replace('/', '.')}")
