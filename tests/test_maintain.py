@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -20,8 +22,17 @@ from gmv.errors import GmvError, LakeLocked, UsageError
 from gmv.lake import faults, lock, pruning, records
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
+from gmv.run import runner
 from gmv.settings import settings
 from gmv.tables import CHECK_RESULTS, FILES, GMV_LEDGER, PURCHASE, RUNS, TABLES
+
+
+def request(lake: Path) -> runner.Request:
+    return runner.Request(lake, lake.parent / "landing", lake.parent / "runs")
+
+
+def showing(_: str) -> contextlib.nullcontext:
+    return contextlib.nullcontext()
 
 
 def rows_of_all_tables(lake) -> dict[str, list[dict]]:
@@ -67,7 +78,7 @@ def test_rows_stay_the_same_and_files_get_fewer(tmp_path):
     before = rows_of_all_tables(tmp_path / "lake")
     assert files(tmp_path / "lake", CHECK_RESULTS) == 5
 
-    done = maintain.run(tmp_path / "lake", tmp_path / "runs", dt.date(2023, 3, 2), lambda _: None)
+    done = runner.maintain(request(tmp_path / "lake"), showing)
 
     assert rows_of_all_tables(tmp_path / "lake") == before
     assert files(tmp_path / "lake", CHECK_RESULTS) == 1
@@ -146,7 +157,7 @@ def test_files_that_no_table_uses_are_removed_after_a_week_and_not_before(tmp_pa
 
 def test_maintenance_is_on_record_and_waits_for_no_other_run(tmp_path):
     small_lake.write_sample(tmp_path)
-    maintain.run(tmp_path, tmp_path / "runs", dt.date(2023, 3, 2), lambda _: None)
+    runner.maintain(request(tmp_path), showing)
     (ended,) = Reader(tmp_path).rows(
         "select kind, outcome from monitoring.runs where kind = 'maintain' and event = 'ended'"
     )
@@ -156,7 +167,7 @@ def test_maintenance_is_on_record_and_waits_for_no_other_run(tmp_path):
     try:
         os.environ.pop("GMV_LOCK_FD", None)
         with pytest.raises(LakeLocked, match="another run"):
-            maintain.run(tmp_path, tmp_path / "runs", dt.date(2023, 3, 2), lambda _: None)
+            runner.maintain(request(tmp_path), showing)
     finally:
         held.release()
 

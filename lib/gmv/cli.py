@@ -414,11 +414,9 @@ def rebuild(
 @app.command(epilog="Examples:\n\n  gmv maintain\n\n  gmv maintain --lake ~/lake")
 def maintain(lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
     """Make tables quick to read again: fewer files, purchases side by side, unused files removed."""
-    from gmv import maintain as maintaining
-    from gmv.settings import settings
+    from gmv.run import runner
 
-    with _showing("maintain"):
-        done = maintaining.run(_lake(lake), _folder("runs_dir", runs_dir), settings().today(), lambda _: None)
+    done = runner.maintain(_request("", "", "", lake, None, runs_dir), _showing)
     columns = ["table", "rows", "files_before", "files", "bytes_before", "bytes"]
     _print_rows(columns, done, Format.table, "maintained: no row has changed")
 

@@ -5,20 +5,18 @@ No row and no number changes. Each table is one commit, so a kill leaves each as
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from gmv import notebook, publication
 from gmv.errors import GmvError
-from gmv.lake import faults, lock, pruning
+from gmv.lake import faults, pruning
 from gmv.lake.reader import Reader
 from gmv.lake.records import KEPT_DAYS, PARQUET
-from gmv.run.record import Record
 from gmv.settings import settings
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, TABLES, Table
 
@@ -43,41 +41,7 @@ CLUSTERED: tuple[Table, ...] = (*(event.versions for event in EVENT_TABLES), *LA
 """Tables in which purchases are looked up by their ids."""
 
 
-def run(lake: Path, runs_dir: Path, today: dt.date, progress: Callable[[str], None]) -> list[dict]:
-    """Maintain all tables under the lake's lock, as a run of kind `maintain`.
-
-    Args:
-        progress: told each table's path before it is looked at, in threads of its own.
-
-    Returns:
-        What `maintain` returns.
-
-    Raises:
-        LakeLocked: another run holds the lake.
-        GmvError: a table can't be maintained; it is as it was.
-    """
-    held = lock.acquire(lake, "gmv maintain")
-    try:
-        notebook.follow_clock(lake)
-        notebook.finish_killed_run(lake)
-        return recorded(lake, runs_dir, today, held, progress)
-    finally:
-        held.release()
-
-
-def recorded(
-    lake: Path, runs_dir: Path, today: dt.date, held: lock.Lock, progress: Callable[[str], None]
-) -> list[dict]:
-    """Maintain all tables, as a run on record, while the lake's lock is held."""
-    run_id = notebook.new_run_id()
-    record = Record(
-        run_id, "maintain", lake, runs_dir / run_id, publication.Window(), today, {"lake": str(lake)}
-    )
-    with record.kept(held):
-        return maintain(lake, progress)
-
-
-def maintain(lake: Path, progress: Callable[[str], None] = lambda _: None) -> list[dict]:
+def maintain(lake: Path) -> list[dict]:
     """Maintain each table of a lake that this process holds the lock of.
 
     Returns:
@@ -88,19 +52,18 @@ def maintain(lake: Path, progress: Callable[[str], None] = lambda _: None) -> li
     """
     pool = ThreadPoolExecutor(AT_THE_SAME_TIME)
     try:
-        done = list(pool.map(lambda table: _maintained(lake, table, progress), TABLES))
+        done = list(pool.map(partial(_maintained, lake), TABLES))
     finally:
         pool.shutdown(cancel_futures=True)
     return [told for told in done if told]
 
 
-def _maintained(lake: Path, table: Table, progress: Callable[[str], None]) -> dict | None:
+def _maintained(lake: Path, table: Table) -> dict | None:
     """Maintain a table; what became of it, None where there is none."""
     try:
         delta = DeltaTable(str(lake / table.path))
     except TableNotFoundError:
         return None
-    progress(table.path)
     before = pruning.described(delta)
     with faults.commit(table.path):
         _arrange(delta, table, before)

@@ -248,6 +248,31 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
     return certificate, place / verify.CERTIFICATE
 
 
+def maintain(request: Request, show: Show) -> list[dict]:
+    """Maintain the lake's tables, as a run of kind `maintain`.
+
+    Returns:
+        What became of each table, as `gmv.maintain.maintain` gives it.
+
+    Raises:
+        UsageError: when there is no lake.
+        LakeLocked: another run holds the lake.
+        GmvError: a table can't be maintained; it is as it was.
+    """
+    _require_lake(request)
+    with _held(request.lake, "gmv maintain") as held:
+        notebook.finish_killed_run(request.lake)
+        return _maintain(request, held, show)
+
+
+def _maintain(request: Request, held: lock.Lock, show: Show) -> list[dict]:
+    from gmv import maintain as maintaining
+
+    record = _record(replace(request, window=NO_WINDOW, record_to=None), notebook.new_run_id(), "maintain")
+    with show("maintain"), record.kept(held):
+        return maintaining.maintain(request.lake)
+
+
 def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     record = _record(request, run_id, "run")
     with _watched(request, record), record.kept(held):
@@ -260,7 +285,7 @@ def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
         record.make_folder()
         _execute(request, record, held, show, is_small=arrived < BIG_BYTES)
     if not request.is_rehearsal:
-        _maintain_if_due(request, record, held, show, was_big=arrived >= MAINTAINED_BYTES)
+        _maintain_if_due(request, held, show, was_big=arrived >= MAINTAINED_BYTES)
     return record
 
 
@@ -461,14 +486,13 @@ def _lacks_report(reader: Reader) -> bool:
     )
 
 
-def _maintain_if_due(request: Request, record: Record, held: lock.Lock, show: Show, was_big: bool) -> None:
+def _maintain_if_due(request: Request, held: lock.Lock, show: Show, was_big: bool) -> None:
     """Maintain the tables after a big load, and every `maintain_every` runs."""
-    from gmv import maintain
+    from gmv import maintain as maintaining
 
-    if settings().maintain_every and (was_big or maintain.is_due(Reader(request.lake))):
+    if settings().maintain_every and (was_big or maintaining.is_due(Reader(request.lake))):
         try:
-            with show("maintain"):
-                maintain.recorded(request.lake, request.runs_dir, record.today, held, lambda _: None)
+            _maintain(request, held, show)
         except GmvError as error:
             raise GmvError(
                 f"The numbers are published, but the tables are not maintained: {error}"
