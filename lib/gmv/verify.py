@@ -10,8 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import resources
@@ -22,7 +21,7 @@ import duckdb
 
 from gmv import progress
 from gmv.lake import ledger_days, pruning, records
-from gmv.lake.reader import NotEnoughMemory, Reader
+from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.tables import (
     DAILY_GMV,
@@ -128,7 +127,7 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
     versions = pin(reader)
     unfinished = [run for step in progress.STEPS for run in progress.unfinished(reader, step).runs]
     # The session's temporary tables end with it.
-    with _naming_what_is_damaged(reader), reader.session() as session:
+    with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
         comparisons = _compare_whole_lake(session, today)
         session.execute(_PENDING_DAYS)
         pending_days = [day for (day,) in session.execute("from pending_days order by all").fetchall()]
@@ -162,11 +161,11 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
     comparisons: list[Comparison] = []
     versions = pin(reader)
     if unfinished.runs and progress.is_all_there_is(reader, unfinished.runs):
-        with _naming_what_is_damaged(reader), reader.session() as session:
+        with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
             comparisons += _compare_whole_lake(session, today)
     elif unfinished.runs:
         wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
-        with _naming_what_is_damaged(reader), reader.session() as session:
+        with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
             _prepare(session, _OWN_FILES, wanted)
             _execute(session, "verify_events.sql")
             brought_by = session.execute("select distinct run from noted_files").fetchall()
@@ -199,19 +198,6 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
 def keep(certificate: Certificate, folder: Path) -> None:
     """Leave a certificate in the folder of its run."""
     folder.joinpath(CERTIFICATE).write_text(json.dumps(certificate.as_dict(), indent=2) + "\n")
-
-
-@contextmanager
-def _naming_what_is_damaged(reader: Reader) -> Iterator[None]:
-    """Let an error of a table that can't be read name that table."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        raise NotEnoughMemory() from error
-    except (duckdb.IOException, duckdb.InvalidInputException):
-        for table in _COMPARED_TABLES:
-            reader.check(table)
-        raise
 
 
 def pin(reader: Reader) -> dict[str, int | None]:

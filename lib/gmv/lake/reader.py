@@ -201,23 +201,29 @@ class Reader:
 
     def batches(self, query: str, **parameters: object) -> Iterator[list[dict]]:
         """The query's rows as `rows` gives them, some at a time."""
-        with self._naming_what_is_damaged(query):
+        with self.naming_what_is_damaged(_tables_of(query)):
             for batch in self.sql(query, **parameters).to_arrow_reader(_ROWS_IN_BATCH):
                 yield batch.to_pylist()
 
     def arrow(self, query: str, **parameters: object) -> pa.Table:
         """The query's rows as columns."""
-        with self._naming_what_is_damaged(query):
+        with self.naming_what_is_damaged(_tables_of(query)):
             return self.sql(query, **parameters).to_arrow_table()
 
     @contextlib.contextmanager
-    def _naming_what_is_damaged(self, query: str) -> Iterator[None]:
+    def naming_what_is_damaged(self, tables: Iterable[Table]) -> Iterator[None]:
+        """Around queries over some tables: turn DuckDB's errors into what a user can act on.
+
+        Raises:
+            Damaged: naming the first of the tables that can't be read.
+            NotEnoughMemory, GmvError: what else keeps DuckDB from reading.
+        """
         try:
             yield
         except duckdb.OutOfMemoryException as error:
             raise NotEnoughMemory() from error
         except (duckdb.IOException, duckdb.InvalidInputException, duckdb.HTTPException) as error:
-            for table in _tables_of(query):
+            for table in tables:
                 self.check(table)
             raise GmvError(f"The lake {self.lake} can't be read: {_first_line(error)}") from error
 
@@ -395,8 +401,8 @@ def _only(files: Sequence[str], paths: Iterable[str]) -> list[str]:
     return chosen if len(chosen) == len(endings) else list(files)
 
 
-def _tables_of(query: str) -> list[Table]:
-    return [table for table in TABLES if re.search(rf'\b{table.layer}\."?{table.name}\b', query)]
+def _tables_of(query: str) -> Iterator[Table]:
+    return (table for table in TABLES if re.search(rf'\b{table.layer}\."?{table.name}\b', query))
 
 
 def _first_line(error: Exception) -> str:
