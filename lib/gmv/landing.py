@@ -1,7 +1,7 @@
 """The landing folder, without Spark: which CSV files are there, and what exactly they hold.
 
-A file becomes a parquet file of its table's bronze columns, so that Spark appends exactly the bytes that
-were hashed. The pipeline reads landing and never changes it.
+A file becomes a parquet file of its table's bronze columns, so that what is appended to bronze is what was
+hashed. The pipeline reads landing and never changes it.
 
 How a file is split into records:
 

@@ -1,6 +1,6 @@
 """Keeping tables quick to read: fewer files, purchases side by side, what nobody reads any more removed.
 
-No row and no number changes. Each table is one commit, so a kill leaves each as it was or as it shall be.
+No row and no number changes. Each table is arranged in one commit, so a kill leaves it as it was or as it shall be.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ RUNS = Table(
         Column("code_version", "string"),
         Column("outcome", "string"),  # succeeded, nothing_new, failed, refused, interrupted
         Column("message", "string"),
-        Column("details", "string"),  # JSON: parameters, counts, durations
+        Column("details", "string"),  # JSON: seconds by step, counts; what was accepted, and why
     ),
 )
 PROGRESS = Table(
@@ -269,7 +269,7 @@ PROGRESS = Table(
     "progress",
     "step that has taken in a bronze run",
     (
-        Column("step", "string"),  # silver, ledger
+        Column("step", "string"),  # silver, ledger; of a rebuild: rebuild, rebuilt, history lost
         Column("bronze_run", "string"),
         Column("run", "string"),
         Column("recorded_at", "timestamp_ntz"),  # UTC

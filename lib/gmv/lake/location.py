@@ -1,7 +1,7 @@
 """Where lake, landing and runs are: a folder, or a place in an object store (`s3://bucket/prefix`).
 
-A place acts as a Path (`/`, `name`, `exists`, `glob`, `open`, `str`), so that only this module, the lease and
-what lists landing know the difference. Credentials and endpoint come from AWS's standard chain: environment,
+A place acts as a Path (`/`, `name`, `exists`, `glob`, `open`, `str`); where the difference matters, `is_remote`
+tells it. Credentials and endpoint come from AWS's standard chain: environment,
 profile, role. Nothing here reads, passes or keeps them.
 """
 
