@@ -83,9 +83,14 @@ def published(reader: Reader) -> dict[Place, Decimal]:
     }
 
 
+def differing(one: Mapping[Place, Decimal], other: Mapping[Place, Decimal]) -> list[Place]:
+    """The days and subsidiaries of which two sets of daily rows are not the same, in order."""
+    return sorted(place for place in one.keys() | other.keys() if one.get(place) != other.get(place))
+
+
 def differing_days(one: Mapping[Place, Decimal], other: Mapping[Place, Decimal]) -> set[dt.date]:
     """The days on which two sets of daily rows are not the same."""
-    return {place[0] for place in one.keys() | other.keys() if one.get(place) != other.get(place)}
+    return {day for day, _ in differing(one, other)}
 
 
 def plan(reader: Reader, window: Window, today: dt.date, closed_until: dt.date | None = None) -> Plan:
@@ -98,16 +103,10 @@ def plan(reader: Reader, window: Window, today: dt.date, closed_until: dt.date |
             before it.
     """
     sums = ledger_sums(reader)
-    differing = differing_days(sums, published(reader))
-    pending = {day for day in differing if day < today}
-    wants_closed_books = closed_until is None or (
-        window.end_date is not None and window.end_date <= closed_until
-    )
-    publish = {
-        day
-        for day in pending
-        if day in window and (wants_closed_books or closed_until is None or day > closed_until)
-    }
+    pending = {day for day in differing_days(sums, published(reader)) if day < today}
+    if closed_until and window.end_date and window.end_date <= closed_until:
+        closed_until = None  # this window is of closed books, on purpose
+    publish = {day for day in pending if day in window and not (closed_until and day <= closed_until)}
     recompute = {day for day in window.days() if day < today} - pending
     in_progress = {place[0] for place in sums if place[0] >= today}
     return Plan(sorted(publish), sorted(recompute), sorted(pending - publish), sorted(in_progress), sums)
@@ -139,8 +138,7 @@ def publish(
         The new rows of `gold/daily_gmv_history`; none when every day has its number already.
     """
     before = published(reader)
-    judged = set(days)
-    changed = {day for day in differing_days(before, coming) if day in judged}
+    changed = differing_days(before, coming) & set(days)
     if not changed:
         return []
     marks = {
@@ -172,11 +170,7 @@ def write_missing_history(lake_path: Path, *, trust_published: bool = False) -> 
     reader = Reader(lake_path)
     now_published = published(reader)
     by_history = _published_by_history(reader)
-    places = sorted(
-        place
-        for place in now_published.keys() | by_history.keys()
-        if now_published.get(place) != by_history.get(place)
-    )
+    places = differing(now_published, by_history)
     if not places:
         return []
     marks = records.last_marks(lake_path, DAILY_GMV)

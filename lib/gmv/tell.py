@@ -1,4 +1,4 @@
-"""What `gmv explain`, `gmv plan` and `gmv verify` print: rows for csv and json, tables in finance words for people."""
+"""What `gmv explain`, `plan`, `verify` and `rebuild` print: rows for csv and json, tables in plain words for people."""
 
 from __future__ import annotations
 

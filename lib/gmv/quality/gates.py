@@ -19,7 +19,7 @@ from gmv.errors import PublicationRefused
 from gmv.lake import pruning
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
-from gmv.publication import Place, Plan
+from gmv.publication import Place, Plan, differing
 from gmv.quality import acceptance, days, files, oddities, standing
 from gmv.quality.acceptance import Acceptance
 from gmv.quality.findings import Finding, Found, in_words, note, severity, told
@@ -212,9 +212,8 @@ def _refusal(blocking: Found) -> str:
 
 def _apart(reader: Reader, coming: Mapping[Place, Decimal], sums: Mapping[Place, Decimal]) -> list[Finding]:
     """Days and subsidiaries for which silver's join and the ledger give other cents."""
-    apart = sorted(place for place in coming.keys() | sums.keys() if coming.get(place) != sums.get(place))
     findings = []
-    for number, place in enumerate(apart):
+    for number, place in enumerate(differing(coming, sums)):
         from_silver, from_ledger = coming.get(place), sums.get(place)
         message = f"On {place[0]} ({place[1]}) silver gives {from_silver}, the ledger {from_ledger}"
         if number < _MOST_PLACES:
