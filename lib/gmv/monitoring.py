@@ -6,13 +6,11 @@ import datetime as dt
 from collections.abc import Mapping
 
 from gmv.lake import ledger_days, records
-from gmv.lake.reader import Reader
+from gmv.lake.reader import NEWEST_COUNTS, Reader
 from gmv.problems import freshness
 from gmv.tables import DAY_STATS, EVENT_TABLES, FRESHNESS, PARTITION_STATS, STEPS
 
-_NOTED = """
-    select "table", day, records from monitoring.partition_stats where layer = $layer and "table" = $table
-    qualify row_number() over (partition by day order by recorded_at desc, run desc) = 1"""
+_NOTED = f'select "table", day, records from ({NEWEST_COUNTS}) where layer = $layer and "table" = $table'
 
 # DuckDB knows a year 0; Python doesn't, nor is it a day of ours.
 _READABLE_DAY = """case when regexp_full_match(trim(transaction_date), '\\d{4}-\\d{2}-\\d{2}')

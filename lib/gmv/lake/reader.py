@@ -55,6 +55,11 @@ BROUGHT = " union all ".join(
 )
 """SQL: the purchase_id of each version that bronze runs brought, given as the parameter `runs`."""
 
+NEWEST_COUNTS = """
+    select layer, "table", day, records, recorded_at from monitoring.partition_stats
+    qualify row_number() over (partition by layer, "table", day order by recorded_at desc, run desc) = 1"""
+"""SQL: how many rows each table has of each day, as they were counted last."""
+
 _ROWS_IN_BATCH = 10_000
 _NUMBERS = itertools.count()
 _OPENED: dict[Path, tuple[DeltaTable, tuple[int, ...]]] = {}

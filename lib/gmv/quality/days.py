@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from gmv import checks
 from gmv.checks import Check
-from gmv.lake.reader import Reader
+from gmv.lake.reader import NEWEST_COUNTS, Reader
 from gmv.publication import Place, published
 from gmv.quality import anomalies
 from gmv.quality.findings import Finding, severity
@@ -24,14 +24,11 @@ _ALIKE = "strip_accents(lower(trim({})))"
 
 _EVENT_NAMES = ", ".join(f"('{event.name}')" for event in EVENT_TABLES)
 _FEED_MISSING = f"""
-    with counted as (
-        select day, "table", records from monitoring.partition_stats where layer = 'bronze'
-        qualify row_number() over (partition by "table", day order by recorded_at desc, run desc) = 1
-    ),
-    fed as (
+    with fed as (
         select day, string_agg("table" || ' ' || records, ', ' order by "table") as others, list("table") as tables,
                max(records) as most
-        from counted where records > 0 and day between date '{EARLIEST_PLAUSIBLE}' and current_date group by day
+        from ({NEWEST_COUNTS}) where layer = 'bronze' and records > 0
+            and day between date '{EARLIEST_PLAUSIBLE}' and current_date group by day
     )
     select day, name as "table", others from fed, (values {_EVENT_NAMES}) as event(name)
     where most >= $least and not list_contains(tables, name) and ($days is null or list_contains($days, day))
@@ -192,12 +189,7 @@ def _missing(reader: Reader, days: Collection[dt.date]) -> list[Finding]:
 def _records(reader: Reader) -> dict[str, dict[dt.date, Decimal]]:
     """Rows of the silver tables by day, as they were counted last."""
     counted: dict[str, dict[dt.date, Decimal]] = defaultdict(dict)
-    for row in reader.rows(
-        """
-        select "table", day, records from monitoring.partition_stats where layer = 'silver' and day is not null
-        qualify row_number() over (partition by "table", day order by recorded_at desc, run desc) = 1
-        """
-    ):
+    for row in reader.rows(f"from ({NEWEST_COUNTS}) where layer = 'silver' and day is not null"):
         counted[row["table"]][row["day"]] = Decimal(row["records"])
     return counted
 

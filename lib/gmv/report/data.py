@@ -14,7 +14,7 @@ from decimal import Decimal
 import pandas as pd
 
 from gmv.explain import why
-from gmv.lake.reader import Reader
+from gmv.lake.reader import NEWEST_COUNTS, Reader
 from gmv.tables import EARLIEST_PLAUSIBLE, TABLES
 
 UNREADABLE_DAY = "not readable"
@@ -23,12 +23,6 @@ NOTHING = Decimal("0.00")
 
 _IN_WINDOW = """
     between coalesce($start_date::date, date '0001-01-01') and coalesce($end_date::date, date '9999-12-31')
-"""
-
-_NEWEST_COUNTS = """
-    select layer, "table", day, records, recorded_at
-    from monitoring.partition_stats
-    qualify row_number() over (partition by layer, "table", day order by recorded_at desc, run desc) = 1
 """
 
 _IS_PLAUSIBLE = f"(day >= date '{EARLIEST_PLAUSIBLE}' and day <= cast(recorded_at as date) + interval 1 day)"
@@ -261,7 +255,7 @@ def partition_rows(
         f"""
         with counted as (
             select layer, "table", if({_IS_PLAUSIBLE}, day, null) as of_day, sum(records)::bigint as records
-            from ({_NEWEST_COUNTS}) group by all
+            from ({NEWEST_COUNTS}) group by all
         )
         select layer, "table", of_day as day, records
         from counted
@@ -301,7 +295,7 @@ def newest_days(reader: Reader) -> pd.DataFrame:
     return reader.frame(
         f"""
         select layer, "table", max(day) as newest_day, max(recorded_at) as counted_at
-        from ({_NEWEST_COUNTS})
+        from ({NEWEST_COUNTS})
         where records > 0 and {_IS_PLAUSIBLE}
         group by layer, "table"
         order by list_position(['bronze', 'silver', 'gold'], layer), "table"
