@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -11,18 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import write_deltalake
 from gmv import tables
+from gmv.lake.records import arrow_schema
 from gmv.tables import Table
-
-_ARROW_TYPES = {
-    "string": pa.string(),
-    "bigint": pa.int64(),
-    "int": pa.int32(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp_ntz": pa.timestamp("us"),
-    "array<string>": pa.list_(pa.string()),
-    "map<string,string>": pa.map_(pa.string(), pa.string()),
-}
 
 
 def day(text: str) -> dt.date:
@@ -35,7 +24,7 @@ def at(text: str) -> dt.datetime:
 
 def write(lake: Path, table: Table, rows: list[dict]) -> None:
     """Append rows to a table of the lake; columns that a row lacks are empty."""
-    schema = pa.schema([(column.name, _arrow_type(column.type)) for column in table.columns])
+    schema = arrow_schema(table)
     unknown = {name for row in rows for name in row} - set(schema.names)
     assert not unknown, f"{table.path} has no columns {unknown}"
     write_deltalake(
@@ -48,11 +37,6 @@ def write(lake: Path, table: Table, rows: list[dict]) -> None:
 def rows_of(names: str, *values: tuple) -> list[dict]:
     """Rows from a header of names and tuples of values."""
     return [dict(zip(names.split(), row, strict=True)) for row in values]
-
-
-def _arrow_type(name: str) -> pa.DataType:
-    decimal = re.fullmatch(r"decimal\((\d+),(\d+)\)", name)
-    return pa.decimal128(int(decimal[1]), int(decimal[2])) if decimal else _ARROW_TYPES[name]
 
 
 # --- The sample, as a run leaves it -----------------------------------------------------------------

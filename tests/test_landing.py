@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from gmv import landing
 from gmv.errors import GmvError, UsageError
+from gmv.lake.records import arrow_schema
 from gmv.landing import Changed, Refused, Unreadable
 from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, event_table
 from hypothesis import example, given, settings
@@ -546,7 +547,7 @@ def test_sample_is_staged_with_the_schema_of_bronze(table, tmp_path):
     file = next(file for file in landing.find(SAMPLE) if file.path == f"{table.name}.csv")
     staged = landing.stage(file, table, "run-1", INGESTED_AT, tmp_path / "new" / "folder")
     rows = pq.read_table(staged.parquet)
-    assert rows.schema.equals(landing.bronze_schema(table))
+    assert rows.schema.equals(arrow_schema(table.bronze))
     assert rows.column_names == table.bronze.column_names
     assert pa.types.is_timestamp(rows.schema.field("ingested_at").type)
     assert rows.schema.field("ingested_at").type == pa.timestamp("us")

@@ -178,7 +178,7 @@ def records_of(arrivals: Arrivals) -> dict[EventTable, ds.Dataset]:
     import pyarrow.dataset as ds  # not for all who import this module: it takes pandas along
 
     return {
-        event: ds.dataset(arrivals.staged[event.name], schema=landing.bronze_schema(event))
+        event: ds.dataset(arrivals.staged[event.name], schema=records.arrow_schema(event.bronze))
         for event in EVENT_TABLES
         if event.name in arrivals.staged
     }

@@ -46,6 +46,7 @@ import pyarrow.parquet
 
 from gmv.errors import GmvError, UsageError
 from gmv.lake import location
+from gmv.lake.records import arrow_schema
 from gmv.tables import EVENT_TABLES, HARDLY_REPEATED, EventTable
 
 SUFFIXES = (".csv", ".csv.gz")
@@ -72,13 +73,6 @@ _OTHER_MARKS = {
 }
 _SOUND_QUOTES = re.compile(rb'(?:(?:"[^"\r\n]*+(?:""[^"\r\n]*+)*+"|[^",\r\n]*+)[,\r\n])*+')
 """Lines whose quotes enclose whole fields and no ends of line: every reader of CSV splits these alike."""
-
-_ARROW_TYPES = {
-    "string": pa.string(),
-    "bigint": pa.int64(),
-    "timestamp_ntz": pa.timestamp("us"),
-    "map<string,string>": pa.map_(pa.string(), pa.string()),
-}
 
 
 class Refused(GmvError):
@@ -121,11 +115,6 @@ class Staged:
     sha256: str
     records: int
     parquet: Path
-
-
-def bronze_schema(table: EventTable) -> pa.Schema:
-    """The Arrow schema of a table's bronze rows, and of its staged parquet files."""
-    return pa.schema([(column.name, _ARROW_TYPES[column.type]) for column in table.bronze.columns])
 
 
 # --- Finding files ----------------------------------------------------------------------------------
@@ -550,7 +539,7 @@ def _read_exactly(lines: _Lines, header: _Header) -> _Records:
 
 
 def stage(file: LandingFile, table: EventTable, run: str, ingested_at: datetime, target: Path) -> Staged:
-    """Write a file's records to a parquet file of `bronze_schema(table)`, one row per record.
+    """Write a file's records to a parquet file of its bronze table's columns, one row per record.
 
     Args:
         file: as `find` gave it.
@@ -595,7 +584,7 @@ def _refusing_bad_gzip(path: str) -> Iterator[None]:
 
 def _write(lines: _Lines, table: EventTable, arrival: dict[str, object], parquet: Path) -> int:
     """Write all records that the lines hold; return their number."""
-    schema = bronze_schema(table)
+    schema = arrow_schema(table.bronze)
     header = _header(lines, table)
     count = 0
     with pa.parquet.ParquetWriter(
@@ -643,10 +632,9 @@ def _bronze_rows(
 
 def _extra(records: _Records, header: _Header, is_whole: np.ndarray) -> pa.Array:
     """The columns that the table does not know, as one map per record; null where it has a defect."""
-    type_ = _ARROW_TYPES["map<string,string>"]
     width, count = len(header.extra), int(is_whole.sum())
     if width == 0:
-        return pa.nulls(len(is_whole), type_)
+        return pa.nulls(len(is_whole), pa.map_(pa.string(), pa.string()))
     by_record = np.arange(width * count).reshape(width, count).T.ravel()
     values = pa.concat_arrays([records.columns[position] for position in header.extra]).take(
         pa.array(by_record)
