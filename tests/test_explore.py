@@ -185,7 +185,7 @@ def test_the_notebook_runs_on_the_sample_and_writes_nothing(
     papermill.execute_notebook(
         PROJECT / "notebooks" / "explore.ipynb",
         output,
-        parameters={"lake": str(lake), "runs_dir": str(tmp_path)},
+        parameters={"lake": str(lake)},
         kernel_name="python3",
         progress_bar=False,
     )
