@@ -242,7 +242,7 @@ def _refused_files(reader: Reader) -> Iterable[Problem]:
     accepted = acceptance.accepted(reader)
     for check, findings in files.refused(reader).items():
         for finding in findings:
-            if severity(check) != "off" and (finding.check.name, finding.accepted_as) not in accepted:
+            if severity(check) != "off" and finding.accepted_as not in accepted:
                 yield Problem(REFUSED_FILE, finding.subject, finding.message, "", "")
 
 

@@ -65,7 +65,7 @@ def asked_for(check: str, because: str) -> Acceptance | None:
 
 
 def accepted(reader: Reader) -> set[tuple[str, str]]:
-    """Everything that was ever accepted: check, and what the acceptance holds for."""
+    """Everything that was ever accepted, as `Finding.accepted_as` gives it."""
     rows = reader.rows("select details from monitoring.runs where event = 'accepted'")
     all_details = (json.loads(row["details"]) for row in rows)
     return {(details["check"], details["holds_for"]) for details in all_details}
@@ -85,7 +85,7 @@ def accept(lake_path: Path, findings: Iterable[Finding], acceptance: Acceptance,
                     "check": finding.check.name,
                     "subject": finding.subject,
                     "value": finding.value,
-                    "holds_for": finding.accepted_as,
+                    "holds_for": finding.accepted_as[1],
                     "who": who(),
                     "because": acceptance.because,
                 },

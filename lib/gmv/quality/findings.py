@@ -35,13 +35,13 @@ class Finding:
     identity: str = ""
 
     @property
-    def accepted_as(self) -> str:
-        return self.identity or accepted_as(self.subject, self.value)
+    def accepted_as(self) -> tuple[str, str]:
+        return accepted_as(self.check.name, self.subject, self.value, self.identity)
 
 
-def accepted_as(subject: str, value: str) -> str:
-    """What an acceptance holds for where a finding has no identity of its own."""
-    return f"{subject}: {value}"
+def accepted_as(check: str, subject: str, value: str, identity: str = "") -> tuple[str, str]:
+    """What an acceptance is known by: the check, and what it holds for, which is subject and value by default."""
+    return check, identity or f"{subject}: {value}"
 
 
 Found = dict[Check, list[Finding]]
@@ -74,7 +74,7 @@ def note(
     """Append the results to `monitoring/check_results`: a row for each failing subject, one for a pass.
 
     Args:
-        accepted: check and `accepted_as` of what was accepted.
+        accepted: what was accepted, as `accepted_as` gives it.
         healed: subjects that failed before and pass now, which get a row of their own.
 
     Returns:
@@ -100,7 +100,7 @@ def note(
             {
                 **common,
                 "passed": False,
-                "accepted": (check.name, finding.accepted_as) in are_accepted,
+                "accepted": finding.accepted_as in are_accepted,
                 "subject": finding.subject,
                 "value": finding.value,
                 "message": finding.message,

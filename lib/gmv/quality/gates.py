@@ -179,19 +179,15 @@ def _passed_or_refused(
         newly = [
             finding
             for finding in itertools.chain(*found.values(), earlier)
-            if accepting.covers(finding) and (finding.check.name, finding.accepted_as) not in accepted
+            if accepting.covers(finding) and finding.accepted_as not in accepted
         ]
         acceptance.accept(reader.lake, newly, accepting, run)
-        accepted = accepted | {(finding.check.name, finding.accepted_as) for finding in newly}
+        accepted = accepted | {finding.accepted_as for finding in newly}
     blocking = {
         check: left
         for check, findings in found.items()
         if severity(check) == "block"
-        and (
-            left := [
-                one for one in findings if check.is_integrity or (check.name, one.accepted_as) not in accepted
-            ]
-        )
+        and (left := [one for one in findings if check.is_integrity or one.accepted_as not in accepted])
     }
     rows = note(reader.lake, found, run, accepted, {} if blocking else healed)
     if blocking:

@@ -32,7 +32,7 @@ def standing(reader: Reader) -> list[dict]:
     """
     rows = reader.rows(_FAILING)
     accepted = acceptance.accepted(reader) if rows else set()
-    return [row for row in rows if (row["check"], accepted_as(row["subject"], row["value"])) not in accepted]
+    return [row for row in rows if accepted_as(row["check"], row["subject"], row["value"]) not in accepted]
 
 
 def not_judged_anew(reader: Reader, judged: Mapping[Check, Collection[dt.date]]) -> list[Finding]:
