@@ -204,12 +204,8 @@ def save(lake_path: Path, staged: dict[EventTable, ds.Dataset], arrivals: Arriva
     records.append(lake_path, FILES, arrivals.outcomes)
 
 
-def finish_killed_run(lake_path: Path) -> list[str]:
-    """Note the files whose records a killed run left in bronze without noting them.
-
-    Returns:
-        The paths of these files.
-    """
+def finish_killed_run(lake_path: Path) -> None:
+    """Note the files whose records a killed run left in bronze without noting them."""
     for folder in {location.local_twin(lake_path), lake_path}:
         location.remove(folder / STAGED)
     # By content, since the id of a notebook's run may be given twice.
@@ -221,7 +217,6 @@ def finish_killed_run(lake_path: Path) -> list[str]:
             files = [_from_text(row) for row in marks["files"]]
             missing += [row for row in files if row["sha256"] not in noted]
     records.append(lake_path, FILES, missing)
-    return [row["path"] for row in missing]
 
 
 def check_records(staged: dict[EventTable, ds.Dataset], arrivals: Arrivals) -> dict[str, int]:

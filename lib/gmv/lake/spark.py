@@ -134,24 +134,22 @@ def jars() -> list[Path]:
     return found + sorted(S3_JARS.glob("*.jar"))
 
 
-def fetch_jars() -> list[Path]:
+def fetch_jars() -> None:
     """Fetch Delta's jars by the Ivy that PySpark ships; nothing is done when they are there.
 
     Raises:
         GmvError: when a jar can't be had.
     """
     _fetch("delta-jars.xml", JARS)
-    return jars()
 
 
-def fetch_s3_jars() -> list[Path]:
+def fetch_s3_jars() -> None:
     """Fetch the jars that Spark needs for a lake in S3, as `fetch_jars` does.
 
     Raises:
         GmvError: when a jar can't be had.
     """
     _fetch("s3-jars.xml", S3_JARS)
-    return sorted(S3_JARS.glob("*.jar"))
 
 
 def _fetch(descriptor: str, target: Path) -> None:

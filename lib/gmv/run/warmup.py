@@ -20,7 +20,7 @@ _EVENTS = {
 }
 
 
-def keep_classes_ready() -> Path:
+def keep_classes_ready() -> None:
     """Make the archive that lets Spark servers start faster, unless this Java has one.
 
     A run on a lake of its own loads what later runs will need.
@@ -30,7 +30,7 @@ def keep_classes_ready() -> Path:
     """
     archive = spark.class_archive(spark.java())
     if archive.exists():
-        return archive
+        return
     with tempfile.TemporaryDirectory(dir=archive.parent) as name:
         folder = Path(name)
         made = folder / archive.name
@@ -40,7 +40,6 @@ def keep_classes_ready() -> Path:
             runner.run(request, lambda _: contextlib.nullcontext())
         if made.exists():  # a Java without class-data sharing makes none, and works without it
             made.rename(archive)
-    return archive
 
 
 def _land(landing: Path) -> None:
