@@ -131,7 +131,7 @@ class Step:
         from gmv.lake.lake import Lake
 
         if "SPARK_REMOTE" not in os.environ:
-            server = spark.SparkServer(self._lock, location.local_twin(self.runs_dir) / "spark.log")
+            server = spark.SparkServer(self._lock, location.local_twin(self.runs_dir) / spark.LOG)
             atexit.register(server.stop)
             server.wait()
             os.environ.update(server.environment())

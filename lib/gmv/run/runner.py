@@ -189,7 +189,7 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
         is_small = arrived["size"] < BIG_BYTES
         with (
             record.timed("rebuild"),
-            _spark_for(held, record.folder / "spark.log", is_small) as server,
+            _spark_for(held, record.folder / spark.LOG, is_small) as server,
             server.in_use() if server else contextlib.nullcontext(),
         ):
             session = spark.connect()
