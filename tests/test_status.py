@@ -13,12 +13,13 @@ import small_lake
 from gmv import cli, monitoring, problems, status, tables
 from gmv.checks import BY_NAME
 from gmv.errors import UsageError
-from gmv.lake import lock
+from gmv.lake import lock, records
 from gmv.lake.reader import Reader
 from gmv.quality import acceptance
 from gmv.quality.findings import Finding
+from gmv.settings import settings
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from small_lake import at, day
+from small_lake import at, day, rows_of
 from typer.testing import CliRunner
 
 
@@ -69,6 +70,107 @@ def test_a_killed_run_is_broken_but_one_at_work_is_not(lake):
     with_lock.release()
 
 
+def ended(lake: Path, run: str, kind: str, outcome: str) -> None:
+    """A run on record, of the hour that its name ends with."""
+    common = {"run": run, "kind": kind, "at": at(f"2023-03-02T0{run[-1]}:00")}
+    small_lake.write(lake, tables.RUNS, [{**common, "event": "started"}])
+    small_lake.write(lake, tables.RUNS, [{**common, "event": "ended", "outcome": outcome}])
+
+
+def test_what_is_no_run_neither_hides_that_one_failed_nor_is_one_that_failed(lake):
+    ended(lake, "r2", "maintain", "failed")
+    assert kinds(lake) == []
+    ended(lake, "r3", "run", "failed")
+    ended(lake, "r4", "maintain", "succeeded")
+    assert kinds(lake) == ["failed_run"]
+
+
+def judged(run: str, check: str, severity: str = "block", **values) -> dict:
+    """A failing result of a check."""
+    failing = {"run": run, "check": check, "severity": severity, "passed": False, "message": "m"}
+    return {**failing, "subject": "2023-02-18", "recorded_at": at("2023-03-02T07:00"), **values}
+
+
+def test_a_block_is_named_by_what_blocks_not_by_what_warns_or_was_accepted(lake):
+    small_lake.write(
+        lake,
+        tables.CHECK_RESULTS,
+        [
+            judged("r2", "negative_gmv"),
+            judged("r2", "ties", "warn", subject="lake"),
+            judged("r2", "refused_file", accepted=True, subject="a.csv"),
+        ],
+    )
+    ended(lake, "r2", "run", "refused")
+    assert [one.key for one in problems.open_problems(Reader(lake), day("2023-02-24"))] == [
+        "blocked_publication:negative_gmv"
+    ]
+
+
+def test_a_run_that_is_being_refused_is_told_as_that_before_it_has_ended(lake):
+    started(lake)
+    small_lake.write(lake, tables.CHECK_RESULTS, [judged("r2", "negative_gmv")])
+    held = lock.acquire(lake, "run r2")
+    assert kinds(lake) == ["blocked_publication"]
+    held.release()
+    assert kinds(lake) == ["blocked_publication"]
+
+
+def republish(lake: Path, run: str, seq: int, previous: str | None, gmv: str, on: str = "2023-02-23") -> None:
+    """A run changes a published number by what the ledger received under this seq."""
+    place = {"transaction_date": day(on), "subsidiary": "internacional", "ledger_seq": seq, "run": run}
+    change = Decimal(gmv) - Decimal(previous or 0)
+    post = {"purchase_id": "29", "amount": change, "known_on": day("2023-03-01"), "cause": "event"}
+    post |= {"purchases": 0, "reason": "repriced"} if previous else {"purchases": 1, "reason": "paid"}
+    small_lake.write(lake, tables.GMV_LEDGER, [{**place, **post}])
+    before = {"previous_gmv": previous and Decimal(previous)}
+    history = {**place, **before, "gmv": Decimal(gmv), "published_at": at(f"2023-03-0{seq}T06:00")}
+    small_lake.write(lake, tables.DAILY_GMV_HISTORY, [history])
+    row = {"transaction_date": day(on), "subsidiary": "internacional", "gmv": Decimal(gmv)}
+    records.replace_days(lake, [day(on)], [row], {"run": run})
+
+
+def restatements(lake: Path) -> list[problems.Problem]:
+    return [
+        one for one in problems.open_problems(Reader(lake), day("2023-02-24")) if one.kind == "restatement"
+    ]
+
+
+@pytest.mark.parametrize(("gmv", "is_told"), [("454.95", False), ("454.94", True), ("556.06", True)])
+def test_a_restatement_is_told_beyond_the_limit_of_what_was_published(lake, monkeypatch, gmv, is_told):
+    monkeypatch.setenv("GMV_RESTATEMENT_PERCENT", "10")
+    settings.cache_clear()
+    republish(lake, "r2", 2, "505.50", gmv)
+    assert bool(restatements(lake)) is is_told
+
+
+def test_a_restatement_has_the_reasons_of_its_own_publication(lake):
+    republish(lake, "r2", 2, "505.50", "405.50")
+    republish(lake, "r3", 3, "405.50", "605.50")
+    waits = {"transaction_date": day("2023-02-23"), "subsidiary": "internacional", "ledger_seq": 4}
+    waits |= {"purchase_id": "29", "amount": Decimal("-605.50"), "purchases": -1, "reason": "withdrawn"}
+    small_lake.write(lake, tables.GMV_LEDGER, [{**waits, "cause": "event", "known_on": day("2023-03-01")}])
+    (told,) = restatements(lake)
+    assert told.subject == "2023-02-23:r3"
+    assert told.what == "2023-02-23 was restated by +200.00: from 405.50 to 605.50."
+    assert told.why == "Why: Price or quantity raised +200.00 (1 purchase(s))."
+
+
+def test_a_day_that_one_run_publishes_twice_at_first_is_not_restated(lake):
+    republish(lake, "r2", 2, None, "100.00", on="2023-02-20")
+    republish(lake, "r2", 3, "100.00", "200.00", on="2023-02-20")
+    assert restatements(lake) == []
+
+
+def test_while_a_run_is_at_work_it_is_not_told_that_the_one_before_failed(lake):
+    ended(lake, "r2", "run", "failed")
+    started(lake, "r3")
+    with_lock = lock.acquire(lake, "run r3")
+    assert kinds(lake) == []
+    with_lock.release()
+    assert kinds(lake) == ["failed_run"]
+
+
 def test_what_a_person_accepted_is_no_problem(lake):
     odd = {"run": "r1", "check": "day_drop", "severity": "warn", "passed": False, "subject": "2023-02-23"}
     small_lake.write(lake, tables.CHECK_RESULTS, [{**odd, "message": "m", "recorded_at": at("2023-03-02")}])
@@ -99,6 +201,59 @@ def test_an_anomaly_is_no_problem_any_more_when_a_week_has_been_published_since(
     }
     small_lake.write(lake, tables.CHECK_RESULTS, [{**odd, "subject": "2023-02-16", "message": "m"}])
     assert kinds(lake) == []
+
+
+def test_each_anomaly_says_what_its_own_day_is_made_of(lake):
+    odd = [judged("r2", "day_drop", "warn", subject=on) for on in ("2023-02-18", "2023-02-23")]
+    small_lake.write(lake, tables.CHECK_RESULTS, odd)
+    found = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert {one.subject: one.why for one in found} == {
+        "day_drop:2023-02-18": "The whole day by the ledger: Payment received +778.55 (2 purchase(s)).",
+        "day_drop:2023-02-23": "The whole day by the ledger: Payment received +505.50 (1 purchase(s)).",
+    }
+
+
+def test_a_refused_file_that_nobody_wants_to_hear_of_is_no_problem(lake, monkeypatch):
+    refused = {"path": "purchase-2.csv", "table": "purchase", "sha256": "cd", "size": 1, "outcome": "refused"}
+    small_lake.write(lake, tables.FILES, [{**refused, "run": "r2", "recorded_at": at("2023-03-02")}])
+    assert kinds(lake) == ["refused_file"]
+    monkeypatch.setenv("GMV_SEVERITIES", '{"refused_file": "off"}')
+    settings.cache_clear()
+    assert kinds(lake) == []
+
+
+def test_beyond_three_reasons_the_others_are_told_as_one_sum(lake):
+    small_lake.write(lake, tables.CHECK_RESULTS, [judged("r2", "day_drop", "warn", subject="2023-02-22")])
+    place = {"transaction_date": day("2023-02-22"), "subsidiary": "nacional", "known_on": day("2023-02-28")}
+    place |= {"cause": "event", "ledger_seq": 2}
+    reasons = [("paid", "90.00", 1), ("withdrawn", "-40.00", -1), ("item_arrived", "30.00", 1)]
+    reasons += [("moved_day", "20.00", 1), ("repriced", "-1.00", 0), ("moved_subsidiary", "-5.00", -1)]
+    posted = rows_of("reason amount purchases", *((why, Decimal(by), of) for why, by, of in reasons))
+    small_lake.write(lake, tables.GMV_LEDGER, [{**place, "purchase_id": "1", **row} for row in posted])
+    (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert "+90.00" in told.why and "-40.00" in told.why and "+30.00" in told.why
+    assert told.why.endswith("; other reasons +14.00.")
+
+
+def test_a_run_that_was_interrupted_is_told_apart_from_one_that_failed(lake):
+    ended(lake, "r2", "run", "interrupted")
+    (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert told.what == "Run r2 was interrupted."
+
+
+def test_quarantined_records_are_told_with_the_number_of_their_files(lake):
+    rejected = [{"file": file, "sha256": file, "line": line} for file, line in (("a", 2), ("a", 3), ("b", 2))]
+    small_lake.write(lake, tables.QUARANTINE, [{**row, "reasons": ["field_count"]} for row in rejected])
+    (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert told.what.startswith("3 record(s) of 2 file(s) are in quarantine")
+
+
+def test_what_is_late_or_broken_comes_first(lake):
+    small_lake.write(lake, tables.CHECK_RESULTS, [judged("r2", "day_drop", "warn", subject="2023-02-23")])
+    refused = {"path": "purchase-2.csv", "table": "purchase", "sha256": "cd", "size": 1, "outcome": "refused"}
+    small_lake.write(lake, tables.FILES, [{**refused, "run": "r2", "recorded_at": at("2023-03-02")}])
+    ended(lake, "r2", "run", "failed")
+    assert kinds(lake, "2023-02-27") == ["failed_run", "stale", "anomaly", "refused_file"]
 
 
 def test_json_has_everything_and_amounts_as_texts(lake):

@@ -214,7 +214,6 @@ def _restatements(reader: Reader) -> Iterable[Problem]:
             where run = (select run from newest) and transaction_date in (
                 select transaction_date from gold.daily_gmv_history
                 where run <> (select run from newest)
-                    and published_at < (select max(published_at) from gold.daily_gmv_history)
             )
             group by all
         ), total as (
@@ -222,7 +221,7 @@ def _restatements(reader: Reader) -> Iterable[Problem]:
         )
         select day, cast(difference as decimal(38, 2)) as difference, (select run from newest) as run,
             cast(coalesce(total.gmv, 0) as decimal(38, 2)) as gmv
-        from change left join total using (day) where difference <> 0 order by abs(difference) desc, day
+        from change left join total using (day) order by abs(difference) desc, day
         """
     )
     limit = settings().restatement_percent / 100
