@@ -743,6 +743,61 @@ def test_days_are_counted_by_how_final_they_are() -> None:
     )
 
 
+def test_what_calls_for_attention_is_what_is_late_or_broken(sample: Path, tmp_path: Path) -> None:
+    """What status lists besides, such as a quarantined record, is told elsewhere on the page."""
+    lake = tmp_path / "lake"
+    shutil.copytree(sample, lake)
+    small_lake.write(lake, tables.QUARANTINE, [{"reasons": ["field_count"], "file": "a.csv", "line": 2}])
+    assert health.broken(Reader(lake), day("2023-02-24")).empty
+    failed = {"run": "r2", "kind": "run", "event": "ended", "outcome": "failed", "message": "out of memory."}
+    small_lake.write(lake, tables.RUNS, [{**failed, "at": at("2023-03-02T06:00")}])
+    found = health.broken(Reader(lake), day("2023-02-27"))
+    assert found[["attention", "why"]].iloc[0].tolist() == ["Run r2 failed.", "out of memory."]
+    assert found["what_to_do"].str.contains("gmv run goes on|ask for them").tolist() == [True, True]
+    assert found["attention"][1].startswith("Late: 2023-02-23 is the newest published day")
+
+
+def test_freshness_says_what_is_newest_what_was_expected_and_how_late_it_is(sample: Path) -> None:
+    reader = Reader(sample)
+    assert tuples(health.freshness(reader, day("2023-02-27"))) == [
+        ("Published day", "2023-02-23", "2023-02-25", "2 days"),
+        ("Event of purchase", "2023-02-28 08:00", "", ""),
+        ("Event of product_item", "2023-02-28 08:00", "", ""),
+        ("Event of purchase_extra_info", "2023-02-28 09:00", "", ""),
+        ("File in landing (UTC)", "none", "", ""),
+    ]
+    late = [health.freshness(reader, day(f"2023-02-{on}"))["late"][0] for on in (24, 25, 26)]
+    assert late == ["no", "no", "1 day"]
+
+
+def test_before_the_first_publication_nothing_is_late(tmp_path: Path) -> None:
+    found = health.freshness(Reader(tmp_path), day("2023-03-01"))
+    assert tuples(found)[0] == ("Published day", "none", "2023-02-27", "")
+
+
+def test_days_that_are_not_settled_are_listed_newest_first() -> None:
+    states = {1: "settled", 2: "provisional", 3: "pending", 4: "in progress"}
+    low, high = Decimal("-0.50"), Decimal("0.25")
+    final = [Finality(day(f"2023-03-0{on}"), states[on], Decimal(on), None, low, high, "") for on in states]
+    assert tuples(health.not_final(final), "day", "state", "gmv", "change_from", "change_to") == [
+        ("2023-03-04", "in progress", Decimal(4), low, high),
+        ("2023-03-03", "pending", Decimal(3), low, high),
+        ("2023-03-02", "provisional", Decimal(2), low, high),
+    ]
+    assert tuples(health.finality_frame(final), "state")[-1] == ("settled",)
+
+
+def test_odd_days_are_told_by_the_table_that_they_are_about(tmp_path: Path) -> None:
+    odd = {"run": "r", "check": "weekday_records", "severity": "warn", "passed": False, "message": "m"}
+    subjects = ["2023-03-01 purchase", "2023-03-02 purchase", "2023-03-02 product_item", "2023-03-03"]
+    small_lake.write(tmp_path, tables.CHECK_RESULTS, [{**odd, "subject": one} for one in subjects])
+    assert health.odd_tables(health.anomalies(Reader(tmp_path))) == {
+        "": [pd.Timestamp("2023-03-03")],
+        "product_item": [pd.Timestamp("2023-03-02")],
+        "purchase": [pd.Timestamp("2023-03-02"), pd.Timestamp("2023-03-01")],
+    }
+
+
 def test_open_points_have_the_money_concerned(tmp_path: Path) -> None:
     small_lake.write(
         tmp_path,
