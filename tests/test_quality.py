@@ -20,6 +20,8 @@ from gmv.tables import (
     CHECK_RESULTS,
     DAILY_GMV,
     FILES,
+    GMV_LEDGER,
+    PRODUCT_ITEM,
     PURCHASE,
     QUARANTINE,
     RUNS,
@@ -110,6 +112,33 @@ def test_a_cent_between_silver_and_ledger_blocks_and_names_day_value_and_purchas
     assert "gives None, the ledger 778.55" in refusal(
         lake, coming={one: gmv for one, gmv in sums.items() if one != place}
     )
+
+
+def test_where_silver_and_ledger_disagree_the_purchases_are_named_that_do(lake):
+    on = {"transaction_datetime": at("2023-03-05T00:00"), "transaction_date": day("2023-03-05")}
+    purchases = [{**on, "purchase_id": f"p{n}", "release_date": day("2023-03-05")} for n in (1, 2, 3)]
+    unpaid = {**on, "purchase_id": "unpaid"}
+    write(lake, PURCHASE.latest, [*purchases, unpaid])
+    items = [("p1", 2, "10.00"), ("p2", 1, "7.00"), ("p3", 1, "0.00"), ("unpaid", 1, "5.00")]
+    priced = rows_of("purchase_id item_quantity purchase_value", *((n, q, Decimal(v)) for n, q, v in items))
+    write(lake, PRODUCT_ITEM.latest, [{**on, **row} for row in priced])
+    posted = rows_of(
+        "purchase_id amount purchases",
+        ("p1", Decimal("15.00"), 1),
+        ("p2", Decimal("7.00"), 1),
+        ("p3", Decimal("0.00"), 2),  # twice
+        ("gone", Decimal("0.00"), 1),
+        ("back", Decimal("9.00"), 1),
+        ("back", Decimal("-9.00"), -1),
+    )
+    common = {"transaction_date": day("2023-03-05"), "subsidiary": "unknown", "ledger_seq": 2}
+    write(lake, GMV_LEDGER, [{**common, "known_on": day("2023-03-05"), **row} for row in posted])
+    place = day("2023-03-05"), "unknown"
+    said = refusal(lake, coming=ledger_sums(Reader(lake)) | {place: Decimal("27.00")})
+    assert (
+        "On 2023-03-05 (unknown) silver gives 27.00, the ledger 22.00; "
+        "purchases: gone (0.00 / 0.00), p1 (20.00 / 15.00), p3 (0.00 / 0.00). "
+    ) in said
 
 
 def test_gmv_of_zero_passes_and_a_cent_below_blocks(lake):
@@ -303,6 +332,22 @@ def test_what_is_odd_about_a_day_of_an_earlier_run_can_be_accepted(lake, check, 
     assert [row["subject"] for row in standing(Reader(lake))] == [subject]
     judge(lake, accepting=acceptance.asked_for(check.name, "a holiday"))
     assert standing(Reader(lake)) == []
+
+
+def test_what_was_odd_and_is_judged_anew_and_passes_needs_no_acceptance(lake):
+    odd = findings.Finding(checks.FEED_MISSING, "2023-02-18 purchase", "0 records", "Nothing came.")
+    findings.note(lake, {checks.FEED_MISSING: [odd]}, "r0")
+    judge(lake, accepting=acceptance.asked_for("feed_missing", "a holiday"))
+    assert Reader(lake).rows("select 1 from monitoring.runs where event = 'accepted'") == []
+    assert standing(Reader(lake)) == []
+
+
+@pytest.mark.parametrize("name", ["2023-02-18 notes.csv", "2023-02-31 notes.csv", "2023-02-18"])
+def test_a_file_whose_name_begins_with_a_day_is_no_anomaly_of_it(lake, name):
+    files(lake, (name, None, "refused", None, f"{name}: no table."), table=None)
+    assert failed(judge(lake)) == [("unmatched_file", name, "refused")]
+    assert standing(Reader(lake)) == []
+    assert open_problems(lake) == [f"{name}: no table."]
 
 
 def test_of_many_findings_three_are_told_and_the_others_counted():

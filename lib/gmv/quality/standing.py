@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Mapping
 
-from gmv.checks import BY_NAME, Check
+from gmv.checks import BY_NAME, CHECKS, Check
 from gmv.lake.reader import Reader
 from gmv.quality import acceptance
 from gmv.quality.findings import Finding, Found, accepted_as
@@ -17,9 +17,11 @@ _FAILING = """
         select * from monitoring.check_results
         qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
     )
-    where not passed and accepted is not true and regexp_matches(subject, '^\\d{4}-\\d{2}-\\d{2}( |$)')
+    where not passed and accepted is not true and list_contains($of_days, "check")
     order by day desc, "check", about
 """
+_OF_DAYS = [check.name for check in CHECKS if check.subject.startswith("day")]
+"""A file's name may begin as a day does, too."""
 
 
 def standing(reader: Reader) -> list[dict]:
@@ -30,7 +32,7 @@ def standing(reader: Reader) -> list[dict]:
         day, about (the subsidiary or table; empty: the whole day), check, subject, severity, value, limit,
         message; newest days first.
     """
-    rows = reader.rows(_FAILING)
+    rows = reader.rows(_FAILING, of_days=_OF_DAYS)
     accepted = acceptance.accepted(reader) if rows else set()
     return [row for row in rows if accepted_as(row["check"], row["subject"], row["value"]) not in accepted]
 
@@ -58,7 +60,7 @@ def healed(
         judged: the days that were judged anew, by check.
     """
     healed: dict[Check, list[str]] = {}
-    for row in reader.rows(_FAILING):
+    for row in reader.rows(_FAILING, of_days=_OF_DAYS):
         check = BY_NAME.get(row["check"])
         if check not in found or row["day"] not in judged.get(check, ()):
             continue
