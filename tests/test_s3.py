@@ -178,6 +178,33 @@ def test_a_lake_that_another_machine_writes_is_not_free(place):
     lock.ensure_free(place)
 
 
+def test_who_stops_renewing_has_the_lake_for_one_lease_more(place, short_lease):
+    held = lock.acquire(place, "run one")
+    time.sleep(short_lease / 2)
+    assert held.stop_renewing()
+    with pytest.raises(LakeLocked, match="is being written by run one"):
+        lease.ensure_free(place)
+    time.sleep(short_lease + 1.5)  # the store's clock tells whole seconds
+    lease.ensure_free(place)
+    assert held.loss == ""
+    held.release()
+
+
+def test_who_can_not_renew_once_more_is_told_that_nothing_can_be_written(place, store):
+    held = lock.acquire(place, "run one")
+    store.stop()
+    assert not held.stop_renewing()
+    held.release()
+
+
+def test_a_lake_whose_lease_is_anothers_is_not_locked_on_this_machine_either(place):
+    other = lease.acquire(place, "a run elsewhere")
+    with pytest.raises(LakeLocked, match="by a run elsewhere"):
+        lock.acquire(place, "run two")
+    other.release()
+    lock.acquire(place, "run two").release()
+
+
 def test_many_that_ask_at_once_give_one_holder(place):
     won, lost = [], []
 
