@@ -365,6 +365,15 @@ def test_a_run_at_work_is_told_as_that(lake):
     assert "r9 did not end" in CliRunner().invoke(cli.app, ["status", "--lake", str(lake)]).stdout
 
 
+def test_a_run_whose_start_could_not_be_noted_is_the_last_one_all_the_same(lake):
+    """As on a disk that was full for a moment."""
+    failed = {"run": "r2", "kind": "run", "event": "ended", "outcome": "failed", "message": "m"}
+    small_lake.write(lake, tables.RUNS, [{**failed, "at": at("2023-03-02T06:00")}])
+    found = status.status(Reader(lake), day("2023-02-24"))
+    assert (found.last_run["run"], found.last_run["outcome"]) == ("r2", "failed")
+    assert "\ngmv_last_run_duration_seconds 0.0\n" in found.as_openmetrics()
+
+
 def test_what_is_of_today_is_not_pending(lake):
     posting = {"purchase_id": "9", "transaction_date": day("2023-02-24"), "subsidiary": "nacional"}
     posting |= {"amount": Decimal("0.10"), "purchases": 1, "known_on": day("2023-02-24"), "reason": "paid"}

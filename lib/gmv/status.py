@@ -132,7 +132,7 @@ def status(reader: Reader, today: dt.date) -> Status:
 def _last_run(reader: Reader) -> dict[str, Any]:
     rows = reader.rows(
         """
-        select run, any_value(kind) as kind, min("at") filter (event = 'started') as started,
+        select run, any_value(kind) as kind, min("at") as started,
                max("at") filter (event = 'ended') as ended, max(outcome) as outcome, max(message) as message
         from monitoring.runs where event in ('started', 'ended') group by run order by started desc limit 1
         """
