@@ -114,6 +114,12 @@ def test_a_cent_between_silver_and_ledger_blocks_and_names_day_value_and_purchas
     )
 
 
+def test_days_that_a_run_does_not_look_at_are_not_compared(lake):
+    sums, on = ledger_sums(Reader(lake)), day("2023-02-18")
+    coming = {place: gmv for place, gmv in sums.items() if place[0] == on}
+    assert failed(quality.check_gold(Reader(lake), coming, Plan([on], [], [], [], sums), RUN)) == []
+
+
 def test_where_silver_and_ledger_disagree_the_purchases_are_named_that_do(lake):
     on = {"transaction_datetime": at("2023-03-05T00:00"), "transaction_date": day("2023-03-05")}
     purchases = [{**on, "purchase_id": f"p{n}", "release_date": day("2023-03-05")} for n in (1, 2, 3)]
@@ -148,6 +154,7 @@ def test_gmv_of_zero_passes_and_a_cent_below_blocks(lake):
         # The ledger has no such row, so agreement fails as well; what matters here is which check names it.
         said = refusal(lake, coming=coming)
         assert ("negative_gmv: On 2023-02-24 nacional would have" in said) is is_refused
+        assert "--accept" not in said, "that alone would not publish"
 
 
 @pytest.mark.parametrize(("rejected_records", "is_refused"), [(5, False), (6, True)])
@@ -294,6 +301,7 @@ def test_what_is_accepted_is_published_and_recorded_until_the_file_changes(lake)
     assert open_problems(lake) == []
 
     assert failed(judge(lake)) == [("refused_file", "purchase-2.csv", "refused")], "it holds for later runs"
+    judge(lake, accepting=acceptance.asked_for("refused_file", "once more"))
     assert len(Reader(lake).rows("select 1 from monitoring.runs where event = 'accepted'")) == 1
     files(lake, ("purchase-2.csv", "ce" * 32, "refused", None, REASON), recorded_at="2023-03-04T00:00:00")
     assert "refused_file" in refusal(lake)
@@ -350,6 +358,48 @@ def test_a_file_whose_name_begins_with_a_day_is_no_anomaly_of_it(lake, name):
     assert open_problems(lake) == [f"{name}: no table."]
 
 
+def missing_from(monkeypatch, records: int) -> None:
+    """From so many records of another table on, a table without any is missed."""
+    monkeypatch.setenv("GMV_FEED_MISSING_RECORDS", str(records))
+    settings.cache_clear()
+
+
+def test_what_fails_again_stands_and_what_passes_is_healed_by_the_run_that_publishes(lake, monkeypatch):
+    def missed() -> list[str]:
+        return [row["subject"] for row in standing(Reader(lake))]
+
+    missing_from(monkeypatch, 2)
+    judge(lake, run="r2")
+    assert missed() == ["2023-02-18 product_item", "2023-02-18 purchase_extra_info"]
+    judge(lake, run="r3")
+    assert missed() == ["2023-02-18 product_item", "2023-02-18 purchase_extra_info"]
+    rows = Reader(lake).rows("from monitoring.check_results where \"check\" = 'feed_missing' and passed")
+    assert rows == [], "nothing of it has passed"
+    missing_from(monkeypatch, 3)
+    rejected(lake, 11)
+    refusal(lake, run="r4")
+    assert len(missed()) == 2, "what was refused may be judged anew"
+    judge(lake, accepting=acceptance.asked_for("quarantined_share", "known"), run="r5")
+    assert missed() == []
+
+
+def test_each_check_of_a_day_stands_for_itself(lake):
+    of_day = [checks.DAY_DROP, checks.FEED_MISSING]
+    found = {check: [findings.Finding(check, "2023-02-01", "9", "Odd.")] for check in of_day}
+    findings.note(lake, found, RUN, accepted={("day_drop", "2023-02-01: 9")})
+    assert [row["check"] for row in standing(Reader(lake))] == ["feed_missing"]
+    passed = {checks.DAY_DROP: [], checks.WEEKDAY_RECORDS: []}
+    findings.note(lake, passed, "r3", healed={checks.WEEKDAY_RECORDS: ["2023-02-01"]})
+    assert [row["check"] for row in standing(Reader(lake))] == ["feed_missing"]
+
+
+def test_a_result_has_the_money_concerned(lake):
+    place = day("2023-02-18"), "nacional"
+    refusal(lake, coming=ledger_sums(Reader(lake)) | {place: Decimal("778.50")})
+    rows = Reader(lake).rows("select subject, amount from monitoring.check_results where not passed")
+    assert rows == [{"subject": "2023-02-18 nacional", "amount": Decimal("0.05")}]
+
+
 def test_of_many_findings_three_are_told_and_the_others_counted():
     many = [findings.Finding(checks.NEGATIVE_GMV, f"{n}", "v", f"Day {n}.") for n in range(5)]
     assert findings.in_words(many) == "Day 0. Day 1. Day 2. And 2 more: gmv show check_results."
@@ -374,6 +424,8 @@ def test_a_lake_that_contradicts_itself_can_not_be_accepted(lake, check):
     place = day("2023-02-18"), "nacional"
     coming = sums | {place: sums[place] + Decimal("0.01")}
     assert "ledger_equals_silver" in refusal(lake, coming=coming, accepting=acceptance.asked_for("all", "hm"))
+    assert noted(lake) == [("ledger_equals_silver", "block", "2023-02-18 nacional", False)]
+    assert acceptance.accepted(Reader(lake)) == set()
     # Not even by a row that somebody wrote by hand.
     value = "778.56 from silver, 778.55 in the ledger"
     details = {"check": "ledger_equals_silver", "holds_for": f"2023-02-18 nacional: {value}"}
