@@ -84,6 +84,16 @@ def test_a_child_that_inherited_the_lock_keeps_it_when_its_run_lets_go(tmp_path)
     lock.acquire(tmp_path, "the next one").release()
 
 
+def test_a_run_that_ended_well_lets_go_for_its_idle_children_too(tmp_path):
+    held = lock.acquire(tmp_path, "the run")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[held.fd])
+    try:
+        held.release(for_all=True)
+        lock.acquire(tmp_path, "the next one").release()
+    finally:
+        child.communicate()
+
+
 def test_two_may_look_at_the_lock_at_once(tmp_path):
     lock.acquire(tmp_path, "a run before").release()
     with (tmp_path / lock.LOCK_FILE).open() as looking:
