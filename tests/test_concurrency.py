@@ -94,6 +94,26 @@ def test_a_run_that_ended_well_lets_go_for_its_idle_children_too(tmp_path):
         child.communicate()
 
 
+def test_a_lock_that_was_inherited_is_of_its_own_lake_alone(tmp_path, monkeypatch):
+    one = lock.acquire(tmp_path / "one", "run one")
+    for name, value in one.environment().items():
+        monkeypatch.setenv(name, value)
+    two = lock.acquire(tmp_path / "two", "run two")
+    monkeypatch.undo()
+    with pytest.raises(LakeLocked, match="by run two"):
+        lock.acquire(tmp_path / "two", "too early")
+    two.release()
+    one.release()
+
+
+def test_who_holds_the_lock_is_told_whatever_stood_there_before(tmp_path):
+    lock.acquire(tmp_path, "a run whose name was longer").release()
+    held = lock.acquire(tmp_path, "the run")
+    with pytest.raises(LakeLocked, match=rf"by the run \(process {os.getpid()} on "):
+        lock.acquire(tmp_path, "too early")
+    held.release()
+
+
 def test_two_may_look_at_the_lock_at_once(tmp_path):
     lock.acquire(tmp_path, "a run before").release()
     with (tmp_path / lock.LOCK_FILE).open() as looking:
