@@ -12,6 +12,7 @@ import pytest
 from gmv.checks import BY_NAME
 from gmv.lake.reader import Reader
 from gmv.quality import anomalies, days, lists, oddities
+from gmv.quality.findings import Finding
 from gmv.report import health
 from gmv.settings import settings
 from gmv.tables import (
@@ -546,3 +547,49 @@ def test_a_day_that_lost_a_subsidiary_has_moved(tmp_path):
     coming = {(D10, "nac"): Decimal("50.00")}
     found = found_in(tmp_path, {(day("2023-03-09"), "nac"): Decimal("100.00")} | coming, coming, {D10})
     assert len(found[BY_NAME["day_drop"]]) == 1
+
+
+def week_before(name: str, value: Decimal) -> Finding:
+    """What an earlier run flagged a week before the last day."""
+    check = BY_NAME["weekday_records" if name == "purchase" else "weekday_gmv"]
+    return Finding(check, f"{LAST - dt.timedelta(weeks=1)} {name}", f"{value}", "It was odd.")
+
+
+def test_what_an_earlier_run_flagged_is_no_evidence_for_a_number_nor_for_rows(tmp_path):
+    """Eight weeks are evidence enough; without the one that was flagged they are too few."""
+    numbers = regular(8) | {LAST: Decimal("9.00")}
+    rows = {on: Decimal(int(gmv)) for on, gmv in numbers.items()}
+    counted = {"run": "r1", "layer": "silver", "table": "purchase", "recorded_at": at("2024-03-30")}
+    write(tmp_path, PARTITION_STATS, [{**counted, "day": on, "records": int(n)} for on, n in rows.items()])
+    sums = {(on, "nac"): gmv for on, gmv in numbers.items()}
+    coming = {place: gmv for place, gmv in sums.items() if place[0] == LAST}
+
+    def spoke_of(*flagged: Finding) -> list[str]:
+        reader = Reader(tmp_path)
+        found = days.found(reader, sums, coming, days.judged(reader, coming, {LAST}), flagged)
+        weekday = [found[BY_NAME[name]] for name in ("weekday_gmv", "weekday_records")]
+        return [one.subject.split()[1] for findings in weekday for one in findings]
+
+    of_week_before = LAST - dt.timedelta(weeks=1)
+    odd = [week_before("nac", numbers[of_week_before]), week_before("purchase", rows[of_week_before])]
+    assert spoke_of() == ["nac", "purchase"]
+    assert spoke_of(odd[0]) == ["purchase"]
+    assert spoke_of(odd[1]) == ["nac"]
+
+
+@pytest.mark.parametrize(("name", "has_vanished"), [("int", True), ("unknown", False)])
+def test_purchases_whose_subsidiary_became_known_have_not_vanished(tmp_path, name, has_vanished):
+    numbers = regular()
+    sums = {(on, "nac"): gmv for on, gmv in numbers.items()}
+    sums |= {(on, name): gmv for on, gmv in numbers.items() if on != LAST}
+    coming = {(LAST, "nac"): numbers[LAST]}
+    found = found_in(tmp_path, sums, coming, {LAST})
+    told = [one.subject for one in found[BY_NAME["subsidiary_vanished"]]]
+    assert told == [f"{LAST} {name}"] * has_vanished
+
+
+def test_only_the_newest_publication_brings_new_subsidiaries(tmp_path):
+    for number, name in ((10, "nac"), (11, "asia"), (12, "int")):
+        publish(tmp_path, (D10, name, AMOUNT), run=f"r{number}", on=f"2023-03-{number}")
+    listed = lists.LISTS["new_subsidiary"].rows(Reader(tmp_path))
+    assert [row["subsidiary"] for row in listed] == ["int"]
