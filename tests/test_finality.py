@@ -13,7 +13,7 @@ import small_lake
 from gmv import finality, tables
 from gmv.finality import History
 from gmv.lake.reader import Reader
-from gmv.settings import PROJECT
+from gmv.settings import PROJECT, settings
 from small_lake import at, day, rows_of
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
@@ -111,6 +111,31 @@ def test_a_closed_day_that_differs_is_pending_with_what_comes(tmp_path: Path) ->
     assert (found.state, found.gmv + 7, found.coming) == ("pending", found.coming, found.coming)
 
 
+def test_a_day_of_which_the_ledger_has_nothing_is_pending_while_it_is_published(tmp_path: Path) -> None:
+    row = {"transaction_date": day("2023-06-01"), "subsidiary": "nac", "gmv": Decimal("7.00")}
+    small_lake.write(tmp_path, tables.DAILY_GMV, [row])
+    found = states(tmp_path, "2024-01-01")["2023-06-01"]
+    assert (found.state, found.gmv, found.coming) == ("pending", Decimal("7.00"), Decimal("0.00"))
+
+
+def test_a_day_gets_no_older_while_no_event_comes(tmp_path: Path) -> None:
+    found = states(lake_of(tmp_path, 250), "2024-03-01")["2023-12-30"]
+    assert (found.state, found.low) == ("provisional", Decimal("-10.00"))
+    assert found.evidence == "159 earlier days, from 1 day old to 90 days later."
+
+
+@pytest.mark.parametrize(("share", "state"), [("0.10", "provisional"), ("0.11", "settled")])
+def test_a_day_is_settled_when_less_than_the_share_is_to_come(tmp_path, monkeypatch, share, state):
+    monkeypatch.setenv("GMV_SETTLED_SHARE", share)
+    settings.cache_clear()
+    assert states(lake_of(tmp_path, 250), "2024-01-01")["2023-12-30"].state == state
+
+
+def test_the_largest_change_is_in_either_direction() -> None:
+    for low, high in (("-0.05", "0.01"), ("-0.01", "0.05")):
+        assert finality.Interval(Decimal(low), Decimal(high), 40).largest == Decimal("0.05")
+
+
 def test_today_is_in_progress_whatever_the_ledger_says(tmp_path: Path) -> None:
     found = states(lake_of(tmp_path, 250), "2023-12-31")["2023-12-31"]
     assert (found.state, found.gmv) == ("in progress", Decimal("100.00"))
@@ -130,6 +155,17 @@ def test_what_a_later_run_brings_was_learned_when_it_came(tmp_path: Path) -> Non
         (day("2023-12-29"), Decimal("93.00")),  # 100, and the retraction, which is no lateness
         (day("2024-02-10"), Decimal("7.00")),
     ]
+
+
+def test_a_day_that_a_later_run_is_the_first_to_bring_was_not_late(tmp_path: Path) -> None:
+    lake_of(tmp_path, 3)
+    first = {"purchase_id": "n", "transaction_date": day("2023-12-01"), "subsidiary": "nac", "purchases": 1}
+    first |= {"amount": Decimal("7.00"), "known_on": day("2023-12-01"), "reason": "paid", "ledger_seq": 2}
+    small_lake.write(tmp_path, tables.GMV_LEDGER, [{**first, "cause": "event", "run": "later"}])
+    run = {"run": "later", "event": "started", "as_of_date": day("2024-02-11")}
+    small_lake.write(tmp_path, tables.RUNS, [run])
+    of_day = [one[1:] for one in finality.changes(Reader(tmp_path)) if one[0] == day("2023-12-01")]
+    assert of_day == [(day("2023-12-01"), Decimal("7.00"))]
 
 
 def test_an_interval_is_a_range_of_ranks_rounded_outwards() -> None:
