@@ -149,6 +149,12 @@ def test_restatements_of_all_runs_keep_to_the_window(march: Path) -> None:
     assert data.restatements(reader, start_date=day("2023-03-11")).empty
 
 
+def test_restatements_since_a_moment_are_those_after_it(march: Path) -> None:
+    reader = Reader(march)
+    assert set(data.restatements(reader, since=at("2023-03-13T05:59:59"))["run"]) == {"r13", "r26"}
+    assert set(data.restatements(reader, since=at("2023-03-13T06:00"))["run"]) == {"r26"}
+
+
 def test_what_the_ledger_does_not_explain_is_said(march: Path) -> None:
     repaired = rows_of(
         "transaction_date subsidiary previous_gmv gmv ledger_seq run published_at",
@@ -847,6 +853,8 @@ def test_the_last_report_is_that_of_the_run_before(tmp_path: Path) -> None:
     ):
         row = {"run": run, "kind": "run", "event": "ended", "outcome": outcome}
         small_lake.write(tmp_path, tables.RUNS, [{**row, "at": at(f"2023-03-0{on}T06:00")}])
+    cared_for = {"run": "m", "kind": "maintain", "event": "ended", "outcome": "succeeded"}
+    small_lake.write(tmp_path, tables.RUNS, [{**cared_for, "at": at("2023-03-02T07:00")}])
     assert data.last_report(Reader(tmp_path), "r3") == at("2023-03-01T06:00")
     assert data.last_report(Reader(tmp_path), "not known yet") == at("2023-03-04T06:00")
     assert data.last_report(Reader(tmp_path), "r1") is None

@@ -318,6 +318,30 @@ def test_a_run_leaves_its_days_freshness_and_steps(lake):
     ]
 
 
+def test_the_days_of_a_run_that_was_killed_are_noted_by_the_next(lake):
+    gone = {
+        "transaction_date": day("2023-02-18"),
+        "subsidiary": "nacional",
+        "previous_gmv": Decimal("778.55"),
+    }
+    monitoring.note_run(Reader(lake), "20230301T060000-0001", day("2023-03-01"), {})
+    records.replace_days(lake, [day("2023-02-18")], [], {"run": "killed"})
+    published = {"ledger_seq": 2, "run": "killed", "published_at": records.now()}
+    small_lake.write(lake, tables.DAILY_GMV_HISTORY, [{**gone, **published}])
+    for run in ("next", "after it"):
+        monitoring.note_run(Reader(lake), run, day("2023-03-02"), {})
+    noted = Reader(lake).rows("select run, day, gmv from monitoring.day_stats where run not like '2023%'")
+    assert noted == [{"run": "next", "day": day("2023-02-18"), "gmv": Decimal("0.00")}]
+
+
+def test_a_day_that_lost_all_its_rows_is_counted_as_0(lake):
+    for layer in ("silver", "gold"):
+        assert monitoring.changed_counts(Reader(lake), layer) == []
+    records.replace_days(lake, [day("2023-02-18")], [], {"run": "r2"})
+    lost = {"layer": "gold", "table": "daily_gmv", "day": day("2023-02-18"), "records": 0}
+    assert monitoring.changed_counts(Reader(lake), "gold") == [lost]
+
+
 @pytest.mark.parametrize(
     "command",
     [["status"], ["show", "daily_gmv"], ["show", "daily_gmv", "--format", "csv"], ["explain", "2023-02-08"]],
