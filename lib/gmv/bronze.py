@@ -209,7 +209,7 @@ def finish_killed_run(lake_path: Path) -> None:
     for folder in {location.local_twin(lake_path), lake_path}:
         location.remove(folder / STAGED)
     # By content, since the id of a notebook's run may be given twice.
-    of_run = "select distinct sha256 from bronze.files where run = $run"
+    of_run = "select distinct sha256 from bronze.files where run = $run and outcome = 'ingested'"
     reader, missing = Reader(lake_path), []
     for event in EVENT_TABLES:
         if marks := records.last_marks(lake_path, event.bronze):
