@@ -103,6 +103,13 @@ def test_a_lake_without_a_ledger_or_sums_has_its_own(tmp_path):
     assert publication.ledger_sums(Reader(tmp_path)) == {(dt.date(2024, 3, 1), "nac"): Decimal("10.00")}
 
 
+def test_the_newest_batch_has_the_greatest_number_though_one_before_it_was_lost(lake):
+    post(lake, 9, "1.00")
+    for _ in ("added up", "kept"):
+        assert ledger_days.newest_seq(Reader(lake)) == 9
+        keep(lake)
+
+
 def test_they_hold_through_maintenance_of_the_ledger(lake):
     post(lake, 3, "1.00")
     maintain.maintain(lake)

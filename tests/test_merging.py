@@ -127,6 +127,14 @@ def test_a_file_that_may_hold_a_touched_id_is_opened(tmp_path, touched):
     )
 
 
+def test_a_file_of_which_no_least_and_greatest_id_are_kept_is_opened(tmp_path):
+    properties = {"delta.dataSkippingNumIndexedCols": "0"}
+    DeltaTable.create(tmp_path / TABLE.path, records.arrow_schema(TABLE), configuration=properties)
+    small_lake.write(tmp_path, TABLE, [item("1"), item("2")])
+    merge(tmp_path, [item("2", "5.00")], ["2"])
+    assert rows_of(tmp_path) == [item("1"), item("2", "5.00")]
+
+
 def test_files_are_skipped_by_what_is_kept_of_those_that_are_written_anew(tmp_path):
     small_lake.write(tmp_path, TABLE, [item("1"), item("2")])
     merge(tmp_path, [item("2", minute=30), item("7", minute=10), item("8")], ["2", "7", "8"])
@@ -173,12 +181,12 @@ def test_no_dictionary_is_written_of_what_hardly_repeats(tmp_path):
 
 @pytest.fixture
 def merged(tmp_path):
-    """Versions: 0 the table, 1 and 2 runs a and b, 3 maintenance, 4 run c."""
+    """Versions: 0 the table, 1 and 2 runs a and b, 3 maintenance, 4 run c with one that was killed before it."""
     small_lake.write(tmp_path, TABLE, [item("1")])
     merge(tmp_path, [item("2")], ["2"], ["a"])
     merge(tmp_path, [item("3")], ["3"], ["b"])
     DeltaTable(tmp_path / TABLE.path).optimize.compact()
-    merge(tmp_path, [item("4")], ["4"], ["c"])
+    merge(tmp_path, [item("4")], ["4"], ["c", "killed before"])
     return tmp_path
 
 
@@ -188,14 +196,21 @@ def since(lake, version, until=None) -> tuple | None:
 
 
 def test_the_runs_that_were_merged_since_a_version_are_told_by_the_log(merged):
-    assert since(merged, 0) == (0, ["a", "b", "c"])
-    assert since(merged, 1) == (1, ["b", "c"])
-    assert since(merged, 2) == (3, ["c"])  # maintenance has the same rows
-    assert since(merged, 3) == (3, ["c"])
+    assert since(merged, 0) == (0, ["a", "b", "c", "killed before"])
+    assert since(merged, 1) == (1, ["b", "c", "killed before"])
+    assert since(merged, 2) == (3, ["c", "killed before"])  # maintenance has the same rows
+    assert since(merged, 3) == (3, ["c", "killed before"])
     assert since(merged, 4) == (4, [])
     assert since(merged, 1, until=2) == (1, ["b"])
     assert since(merged, 2, until=3) == (3, [])
     assert since(merged, 3, until=2) is None
+
+
+def test_removing_files_that_no_version_needs_leaves_what_is_told(merged):
+    removed = DeltaTable(merged / TABLE.path).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert removed and DeltaTable(merged / TABLE.path).version() == 6, "its start and its end are commits"
+    assert since(merged, 3) == (3, ["c", "killed before"])
+    assert since(merged, 4) == (6, [])
 
 
 def test_what_was_written_in_another_way_is_not_told(merged):
@@ -213,14 +228,14 @@ def test_what_lost_its_log_is_not_told(merged):
     for version in range(3):
         (log / f"{version:020}.json").unlink()
     assert since(merged, 1) is None
-    assert since(merged, 2) == (3, ["c"])
+    assert since(merged, 2) == (3, ["c", "killed before"])
 
 
 def test_what_may_have_lost_its_files_is_not_told(merged, monkeypatch):
     now = merging._now()
     days = records.KEPT_DAYS * 24 * 3600 * 1000
     monkeypatch.setattr(merging, "_now", lambda: now + days - 60_000)
-    assert since(merged, 0) == (0, ["a", "b", "c"])
+    assert since(merged, 0) == (0, ["a", "b", "c", "killed before"])
     monkeypatch.setattr(merging, "_now", lambda: now + days + 60_000)
     assert since(merged, 0) is None
     assert since(merged, 4) == (4, [])

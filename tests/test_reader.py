@@ -14,8 +14,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from gmv.lake import pruning, records
 from gmv.lake import reader as reader_module
-from gmv.lake import records
 from gmv.lake.reader import Damaged, NotEnoughMemory, Reader
 from gmv.settings import settings
 from gmv.tables import DAILY_GMV, event_table
@@ -184,6 +184,40 @@ def test_a_table_without_rows_has_no_newest_event(tmp_path):
     assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") is None
     bring(tmp_path, None)
     assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") is None
+
+
+@pytest.mark.parametrize(
+    ("ids", "ranges"),
+    [
+        (["12", "7", "10", "9"], [("7", "9"), ("10", "12")]),
+        (["7", "007", "011"], [("7", "7"), ("007", "011")]),
+        (["100000", "199999", "299999"], [("100000", "199999"), ("299999", "299999")]),
+        (["9" * 18], [("9" * 18, "9" * 18)]),
+        (["5", "9" * 19], []),  # no bigint, by which SQL finds neighbours
+        (["5", "A1"], []),
+        (["5", "²"], []),
+        (["5", "٣"], []),
+        (["5", ""], []),
+    ],
+)
+def test_ids_that_are_whole_numbers_are_in_ranges_and_others_may_be_anywhere(ids, ranges):
+    assert pruning.id_ranges(ids) == ranges
+
+
+@pytest.mark.parametrize(("apart", "ranges"), [(200, 200), (201, 0)])
+def test_ids_that_lie_too_far_apart_for_a_few_ranges_may_be_anywhere(apart, ranges):
+    ids = [str(10**8 + number * pruning.GAP) for number in range(apart)]
+    assert len(pruning.id_ranges(ids)) == ranges
+
+
+def test_files_of_which_no_least_and_greatest_value_is_kept_are_opened(tmp_path):
+    properties = {"delta.dataSkippingNumIndexedCols": "0"}
+    DeltaTable.create(tmp_path / PURCHASE.path, records.arrow_schema(PURCHASE), configuration=properties)
+    bring(tmp_path, NEWEST)
+    assert Reader(tmp_path).near(pruning.id_ranges(["0"])).rows(
+        "select transaction_datetime from silver.purchase where purchase_id = '0'"
+    ) == [{"transaction_datetime": NEWEST}]
+    assert Reader(tmp_path).newest(PURCHASE, "transaction_datetime") == NEWEST
 
 
 def test_what_does_not_fit_in_memory_says_what_to_set(tmp_path, monkeypatch):

@@ -84,12 +84,12 @@ def lake_of_two_files(lake) -> None:
         bring(lake, PRODUCT_ITEM, ids[:1])
 
 
-def spoil(lake, first: str) -> None:
-    """Make the files of silver's tables unreadable whose first purchase this is."""
+def spoil(lake, purchase_id: str) -> None:
+    """Make the files of silver's tables unreadable that hold this purchase."""
     for event in EVENT_TABLES:
         for file in DeltaTable(lake / event.latest.path).file_uris():
             (path,) = (lake / event.latest.path).glob(file.rsplit("/", 1)[1])
-            if pa.parquet.read_table(path)["purchase_id"].to_pylist()[:1] == [first]:
+            if purchase_id in pa.parquet.read_table(path)["purchase_id"].to_pylist():
                 path.write_bytes(b"not parquet")
 
 
@@ -151,6 +151,12 @@ def test_a_table_that_is_older_than_the_list_is_looked_at_as_a_whole(tmp_path):
     shutil.rmtree(tmp_path / PURCHASE.latest.path)
     bring(tmp_path, PURCHASE, ["2"])
     assert now(tmp_path) == {("2", "item"), ("1", "purchase"), ("8", "purchase"), ("9", "purchase")}
+
+
+def test_as_many_items_as_purchases_do_not_make_them_the_same(tmp_path):
+    for event, ids in ((PURCHASE, ["1"]), (PRODUCT_ITEM, ["2"]), (PURCHASE_EXTRA_INFO, ["1"])):
+        bring(tmp_path, event, ids)
+    assert now(tmp_path) == {("1", "item"), ("2", "purchase")}
 
 
 def test_a_list_that_is_too_long_is_made_anew_each_time(tmp_path, monkeypatch):
