@@ -944,29 +944,45 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: the page's layout is not looked at")
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_page_fits_its_width_in_a_browser_that_reaches_nobody(sample, tmp_path, width) -> None:
-    """A probe in a copy of the page measures; a page that is wider than its window would scroll sideways."""
-    report_of(sample, tmp_path, run_id="20230301T060000-0001")
-    html = (tmp_path / "report.html").read_text()
-    probe = (
-        "<script>addEventListener('load', () => { const d = document.documentElement;"
-        "document.title = 'wide ' + d.scrollWidth + ' of ' + d.clientWidth; })</script></body>"
-    )
+    """A page that is wider than its window would scroll sideways."""
+    html = report_of(sample, tmp_path, run_id="20230301T060000-0001")
+    root = "document.documentElement"
+    wide, shown = measured(html, tmp_path, width, f"{root}.scrollWidth", f"{root}.clientWidth")
+    assert wide <= shown and shown > width - 30
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: the page's layout is not looked at")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_large_amounts_and_long_names_stay_in_their_place_in_the_headline(tmp_path, width) -> None:
+    huge = Decimal("1000000003518366.40")
+    facts = [headline.Fact("Against the day before", f"{huge:+,.2f}", "a" * 120)] * 4
+    top = show.Top(headline.Headline("GMV", huge, facts, "a" * 120))._repr_html_()
+    css = (Path(page.__file__).parent / "template" / "page.css").read_text()
+    html = f"<head><style>{css}</style></head><body><main>{top}</main></body>"
+    over = "[...document.querySelectorAll('.top *')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert measured(html, tmp_path, width, over, "1") == (0, 1)
+
+
+def measured(html: str, folder: Path, width: int, *expressions: str) -> tuple[int, ...]:
+    """What a probe in a copy of the page finds in a window of this width."""
+    numbers = " + ' ' + ".join(expressions)
+    probe = f"<script>addEventListener('load', () => document.title = 'found ' + {numbers})</script></body>"
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     framed = html.replace(policy, f"{policy}; script-src 'unsafe-inline'").replace("</body>", probe)
-    (tmp_path / "inner.html").write_text(framed)
+    (folder / "inner.html").write_text(framed)
     frame = f'<iframe src="inner.html" style="width: {width}px; height: 900px; border: 0"></iframe>'
     wait = "<script>addEventListener('load', () => document.title = frames[0].document.title)</script>"
-    (tmp_path / "outer.html").write_text(f"<html><body>{frame}{wait}</body></html>")
+    (folder / "outer.html").write_text(f"<html><body>{frame}{wait}</body></html>")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
     shown = subprocess.run(
         [
             *(str(CHROMIUM), *options, "--allow-file-access-from-files", "--window-size=1400,1000"),
-            *(f"--user-data-dir={tmp_path / 'browser'}", f"file://{tmp_path / 'outer.html'}"),
+            *(f"--user-data-dir={folder / 'browser'}", f"file://{folder / 'outer.html'}"),
         ],
         capture_output=True,
         text=True,
         timeout=120,
     )
-    wide = re.search(r"<title>wide (\d+) of (\d+)</title>", shown.stdout)
-    assert wide, shown.stdout[:500] + shown.stderr[-500:]
-    assert int(wide[1]) <= int(wide[2]) and int(wide[2]) > width - 30
+    found = re.search(r"<title>found ([\d ]+)</title>", shown.stdout)
+    assert found, shown.stdout[:500] + shown.stderr[-500:]
+    return tuple(map(int, found[1].split()))
