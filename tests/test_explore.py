@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -61,6 +62,33 @@ def test_a_day_lists_each_purchase_that_counts_there(sample: Reader) -> None:
 def test_a_day_that_is_no_date_is_named(sample: Reader) -> None:
     with pytest.raises(UsageError, match="'18 February' is not a date: write it as YYYY-MM-DD"):
         explore.day(sample, "18 February")
+
+
+def test_of_a_time_its_day_counts(sample: Reader) -> None:
+    evening = pd.Timestamp("2023-02-18 20:00")
+    for look in (explore.day, explore.daily_gmv, explore.known_on, explore.explain):
+        assert look(sample, evening).equals(look(sample, "2023-02-18"))
+
+
+def test_a_number_is_no_day_and_no_range_goes_backwards(sample: Reader) -> None:
+    with pytest.raises(UsageError, match="5 is not a date"):
+        explore.day(sample, 5)
+    for look in (explore.daily_gmv, explore.what_changed, explore.explain):
+        with pytest.raises(UsageError, match="The first day, 2023-02-18, is after the last, 2023-02-01"):
+            look(sample, "2023-02-18", "2023-02-01")
+
+
+@pytest.mark.parametrize("purchase", [56, np.int64(56)])
+def test_a_purchase_may_be_given_as_a_number(sample: Reader, purchase: int) -> None:
+    for look in (explore.arrived, explore.versions, explore.latest, explore.postings, explore.counts_on):
+        assert look(sample, purchase).equals(look(sample, "56"))
+
+
+def test_a_number_finds_the_purchase_that_is_written_like_it(tmp_path: Path) -> None:
+    paid = (day("2023-02-18"), "nac", Decimal("1.00"), 1, day("2023-02-18"), "paid", 1)
+    columns = "purchase_id transaction_date subsidiary amount purchases known_on reason ledger_seq"
+    small_lake.write(tmp_path, tables.GMV_LEDGER, rows_of(columns, ("007", *paid), ("A1", *paid)))
+    assert explore.postings(Reader(tmp_path), 7).empty
 
 
 def test_a_purchase_can_be_followed_through_the_layers(sample: Reader) -> None:

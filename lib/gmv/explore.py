@@ -1,7 +1,8 @@
 """A look around the lake for people who know little SQL: one line of Python, one frame.
 
 Every function takes a `Reader` first and returns a pandas frame; amounts are Decimal. Days may be given as
-dates or as text such as "2023-02-18". What is not there gives a frame without rows.
+dates, as times of which the day counts, or as text such as "2023-02-18"; purchases as text or numbers. What is
+not there gives a frame without rows.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def daily_gmv(reader: Reader, start_date: Day | None = None, end_date: Day | Non
     """The published numbers: transaction_date, subsidiary, gmv.
 
     Raises:
-        UsageError: a day that is not a date.
+        UsageError: a day that is not a date, or a last day before the first.
     """
-    return data.daily_gmv(reader, _date(start_date), _date(end_date))
+    return data.daily_gmv(reader, *_range(start_date, end_date))
 
 
 def day(reader: Reader, date: Day) -> pd.DataFrame:
@@ -58,7 +59,7 @@ def day(reader: Reader, date: Day) -> pd.DataFrame:
     )
 
 
-def arrived(reader: Reader, purchase_id: str) -> pd.DataFrame:
+def arrived(reader: Reader, purchase_id: str | int) -> pd.DataFrame:
     """Every CSV record of a purchase as it arrived (bronze), copies and unreadable values included.
 
     Returns:
@@ -70,11 +71,11 @@ def arrived(reader: Reader, purchase_id: str) -> pd.DataFrame:
             "where trim(purchase_id, '{stripped}') = $purchase_id",
             order_by="transaction_datetime, file, line",
         ),
-        purchase_id=purchase_id,
+        purchase_id=str(purchase_id),
     )
 
 
-def versions(reader: Reader, purchase_id: str) -> pd.DataFrame:
+def versions(reader: Reader, purchase_id: str | int) -> pd.DataFrame:
     """Every distinct valid event of a purchase (silver), in the order in which they happened.
 
     Returns:
@@ -86,12 +87,12 @@ def versions(reader: Reader, purchase_id: str) -> pd.DataFrame:
             "where purchase_id = $purchase_id",
             order_by="transaction_datetime, file",
         ),
-        purchase_id=purchase_id,
+        purchase_id=str(purchase_id),
     )
     return _with_whole_numbers(found)
 
 
-def latest(reader: Reader, purchase_id: str) -> pd.DataFrame:
+def latest(reader: Reader, purchase_id: str | int) -> pd.DataFrame:
     """The latest version of a purchase in each table (silver): what GMV is computed from.
 
     Returns:
@@ -102,7 +103,7 @@ def latest(reader: Reader, purchase_id: str) -> pd.DataFrame:
             "select '{name}' as \"table\", {columns} from silver.{name} where purchase_id = $purchase_id",
             order_by='"table"',
         ),
-        purchase_id=purchase_id,
+        purchase_id=str(purchase_id),
     )
     return _with_whole_numbers(found)
 
@@ -113,7 +114,7 @@ def _with_whole_numbers(found: pa.Table) -> pd.DataFrame:
     return found.to_pandas(date_as_object=False, types_mapper=integers.get)
 
 
-def postings(reader: Reader, purchase_id: str) -> pd.DataFrame:
+def postings(reader: Reader, purchase_id: str | int) -> pd.DataFrame:
     """What the ledger posted for a purchase (gold), in the order in which it was recorded.
 
     Returns:
@@ -128,11 +129,11 @@ def postings(reader: Reader, purchase_id: str) -> pd.DataFrame:
         where purchase_id = $purchase_id
         order by ledger_seq, known_on, purchases, transaction_date, subsidiary, reason
         """,
-        purchase_id=purchase_id,
+        purchase_id=str(purchase_id),
     )
 
 
-def counts_on(reader: Reader, purchase_id: str) -> pd.DataFrame:
+def counts_on(reader: Reader, purchase_id: str | int) -> pd.DataFrame:
     """Where a purchase counts now: one row, or none when it does not count.
 
     Returns:
@@ -147,7 +148,7 @@ def counts_on(reader: Reader, purchase_id: str) -> pd.DataFrame:
         having sum(purchases) > 0
         order by transaction_date, subsidiary
         """,
-        purchase_id=purchase_id,
+        purchase_id=str(purchase_id),
     )
 
 
@@ -163,8 +164,9 @@ def known_on(
         day and subsidiary.
 
     Raises:
-        UsageError: a day that is not a date.
+        UsageError: a day that is not a date, or a last day before the first.
     """
+    first, last = _range(start_date, end_date)
     return reader.frame(
         """
         with sums as (
@@ -187,8 +189,8 @@ def known_on(
         order by transaction_date, subsidiary
         """,
         date=_date(date),
-        start_date=_date(start_date),
-        end_date=_date(end_date),
+        start_date=first,
+        end_date=last,
     )
 
 
@@ -199,9 +201,10 @@ def what_changed(reader: Reader, start_date: Day | None = None, end_date: Day | 
         as `gmv.report.data.restatements`.
 
     Raises:
-        UsageError: a day that is not a date.
+        UsageError: a day that is not a date, or a last day before the first.
     """
-    return data.restatements(reader, start_date=_date(start_date), end_date=_date(end_date))
+    first, last = _range(start_date, end_date)
+    return data.restatements(reader, start_date=first, end_date=last)
 
 
 def explain(reader: Reader, start_date: Day, end_date: Day | None = None) -> pd.DataFrame:
@@ -215,9 +218,9 @@ def explain(reader: Reader, start_date: Day, end_date: Day | None = None) -> pd.
         purchase_id, known_on, event_values, event_file, arrived_files (whose arrival caused the posting).
 
     Raises:
-        UsageError: a day that is not a date.
+        UsageError: a day that is not a date, or a last day before the first.
     """
-    window = Window(_date(start_date), _date(end_date or start_date))
+    window = Window(*_range(start_date, end_date or start_date))
     rows = tell.explanation_rows(explaining.days(reader, window, settings().today()))
     columns = ["transaction_date", "subsidiary", "state", "before", "after", "amount", "why"]
     columns += ["purchase_id", "known_on", "event_values", "event_file", "arrived_files"]
@@ -237,10 +240,19 @@ def _each_event_table(select: str, order_by: str) -> str:
     return "\nunion all by name\n".join(selects) + f"\norder by {order_by}"
 
 
+def _range(start_date: Day | None, end_date: Day | None) -> tuple[dt.date | None, dt.date | None]:
+    first, last = _date(start_date), _date(end_date)
+    if first and last and first > last:
+        raise UsageError(f"The first day, {first}, is after the last, {last}.")
+    return first, last
+
+
 def _date(value: Day | None) -> dt.date | None:
-    if not isinstance(value, str):
+    if isinstance(value, dt.datetime):
+        return value.date()
+    if value is None or isinstance(value, dt.date):
         return value
     try:
         return dt.date.fromisoformat(value)
-    except ValueError:
+    except (TypeError, ValueError):
         raise UsageError(f"{value!r} is not a date: write it as YYYY-MM-DD.") from None
