@@ -141,6 +141,23 @@ def test_a_retracted_file_leaves_every_number_and_an_undo_brings_it_back(lake):
     assert verify(lake.reader, TODAY).agrees
 
 
+def test_a_file_may_be_retracted_some_of_whose_records_name_no_purchase(lake):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    lake.put(
+        "product_item-2.csv",
+        """transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value
+           2023-03-11 08:00:00,2023-03-11,1,,1,11.00
+           2023-03-11 08:00:00,2023-03-11, ,,1,11.00
+           2023-03-11 08:00:00,2023-03-11,1,,1,11,00""",
+    )
+    lake.run()
+    assert lake.published() == ["2023-03-10 unknown 11.00"]
+    lake.retract("product_item-2.csv")
+    lake.run()
+    assert lake.published() == ["2023-03-10 unknown 10.00"]
+    assert verify(lake.reader, TODAY).agrees
+
+
 def contents(lake: TestLake) -> dict[str, list[str]]:
     """All rows of silver, with the file that brought each, and the published numbers."""
     tables = (

@@ -288,7 +288,7 @@ _TOUCHED = "create temp table touched as " + " union ".join(
     where list_contains((select runs from parameters), run)
     union
     select filled(purchase_id) as purchase_id from arrived_{event.name}
-    where list_contains((select changed from parameters), sha256)
+    where list_contains((select changed from parameters), sha256) and filled(purchase_id) is not null
     """
     for event in EVENT_TABLES
 )

@@ -218,7 +218,7 @@ class Lake:
             events: the tables to look in.
         """
         named = " union ".join(
-            f"select trim(purchase_id, $stripped) as purchase_id from bronze.{event.name} "
+            f"select nullif(trim(purchase_id, $stripped), '') as purchase_id from bronze.{event.name} "
             "where list_contains($files, sha256)"
             for event in events
         )
