@@ -249,6 +249,29 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
     )
 
 
+def test_a_posting_is_told_by_the_event_of_then_though_its_file_was_retracted_since(lake):
+    lake.arrive("a", "purchase 03-10T07:00 1 unpaid\n item 03-10T08:00 1 1 100.00")
+    lake.arrive("b", "purchase 03-10T08:00 1 paid")
+    lake.run()
+    lake.arrive("c", "purchase 03-10T08:00 1 paid\n purchase 03-10T08:00 2 paid\n item 03-12T08:00 1 1 90.00")
+    lake.run()
+    lake.retract("purchase-b.csv")
+    lake.retract("product_item-c.csv")
+    lake.run()
+    lake.arrive("d", "item 03-12T07:00 1 1 70.00")
+    lake.run()
+    assert explained(lake.reader, "2023-03-10") == [
+        "unknown published None -> 100.00",
+        "  +100.00 paid: purchase 03-10 purchase-b.csv by purchase-b.csv",
+        "unknown published 100.00 -> 90.00",
+        "  -10.00 repriced: product_item 03-12 product_item-c.csv by product_item-c.csv",
+        "unknown published 90.00 -> 100.00",
+        "  +10.00 repriced: product_item 03-12 product_item-c.csv by product_item-c.csv",
+        "unknown published 100.00 -> 70.00",
+        "  -30.00 repriced: product_item 03-12 product_item-d.csv by product_item-d.csv",
+    ]
+
+
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(event_arrivals(max_runs=4), st.data())
 def test_any_life_of_a_lake_adds_up_to_the_cent(life, data):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from gmv import progress, publication
+from gmv import progress, publication, verify
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Place, Window
-from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, STRIPPED, EventTable
+from gmv.tables import EVENT_TABLES, FILES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, STRIPPED, EventTable
 
 UNEXPLAINED = "unexplained"
 NOTHING = Decimal("0.00")
@@ -306,7 +306,8 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     events = "\nunion all by name\n".join(
         f"""
         select posted.number, '{event.name}' as "table", own.transaction_datetime as "at",
-            {", ".join(f"own.{name}" for name in _TOLD_VALUES[event.name])}, own.file
+            {", ".join(f"own.{name}" for name in _TOLD_VALUES[event.name])}, own.file,
+            coalesce(noted_at is null or taken_at <= noted_at, false) as was_there
         from posted join own_{event.name} as own
             on own.purchase_id = posted.purchase_id and cast(own.transaction_datetime as date) = posted.known_on
         left join steps on steps.posted_at = posted.recorded_at
@@ -314,8 +315,7 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         where behind = '{event.name}'
         qualify row_number() over (
             partition by posted.number
-            order by coalesce(noted_at is null or taken_at <= noted_at, false) desc,
-                {", ".join(f"own.{name} desc nulls last" for name in event.precedence)}
+            order by was_there desc, {", ".join(f"own.{name} desc nulls last" for name in event.precedence)}
         ) = 1
         """
         for event in EVENT_TABLES
@@ -362,9 +362,10 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         events as ({events})
         select posted.*, events.* exclude (number, transaction_date, subsidiary),
             events.transaction_date as event_transaction_date, events.subsidiary as event_subsidiary,
-            files, if(cause in ('retraction', 'undo'), out_of_force, null) as out_of_force
+            files, if(cause in ('retraction', 'undo'), out_of_force, null) as out_of_force, noted_at
         from posted
         left join events on events.number = posted.number
+        left join steps on steps.posted_at = posted.recorded_at
         left join arrived
             on arrived.purchase_id = posted.purchase_id and arrived.posted_at = posted.recorded_at
         left join out_of_force on out_of_force.posted_at = posted.recorded_at
@@ -372,14 +373,20 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         """,
         days=list(on),
     )
-    gone = _events_out_of_force(reader, [row for row in rows if row["table"] is None])
-    of_several = [row["out_of_force"] for row in rows if row["out_of_force"] and len(row["out_of_force"]) > 1]
-    holding = progress.purchases_in(reader, {file["sha256"] for files in of_several for file in files})
+    retracted = reader.rows(
+        "select distinct sha256 from bronze.files where outcome in ('retracted', 'restored')"
+    )
+    holding = progress.purchases_in(reader, {row["sha256"] for row in retracted})
+    of_retracted = {purchase for _, purchase in holding}
+    by_then = _told_by_bronze(
+        reader, [row for row in rows if not row["was_there"] or row["purchase_id"] in of_retracted]
+    )
     for row in rows:
-        event = _event(row) or gone.get((row["purchase_id"], row["known_on"], row["behind"]))
+        event, files = by_then.get(row["number"]) or (_event(row), row["files"] or ())
         changed = row["out_of_force"] or ()
         changed = [file for file in changed if (file["sha256"], row["purchase_id"]) in holding] or changed
-        arrived = [file["path"] for file in changed] or row["files"] or ()
+        changed = [file for file in changed if event and file["path"] == event.file] or changed
+        arrived = [file["path"] for file in changed] or files
         if event and not changed and (not arrived or event.file in arrived):
             arrived = [event.file]
         yield (
@@ -401,34 +408,104 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         )
 
 
-def _events_out_of_force(reader: Reader, postings: Sequence[dict]) -> dict[tuple, Event]:
-    """By purchase, day and table: the last event of the day that bronze has, where no version is left of it."""
-    found = {}
-    for event in EVENT_TABLES:
-        wanted = [row for row in postings if row["behind"] == event.name]
-        if not wanted:
-            continue
-        values = ", ".join(
-            f"try_cast({name} as {column.type}) as {name}"
-            for column in event.columns
-            if (name := column.name) in _TOLD_VALUES[event.name]
-        )
+def _told_by_bronze(reader: Reader, postings: Sequence[dict]) -> dict[int, tuple[Event, list[str]]]:
+    """The event behind each posting, and the files that made the ledger post, as they were in force then.
+
+    For what silver does not tell: a file was retracted or put back, or a rule rejects by now what it holds.
+
+    Returns:
+        By number of the posting; without those of which bronze has nothing.
+    """
+    if not postings:
+        return {}
+    records = _records(reader, {row["purchase_id"] for row in postings})
+    taken_at = {
+        row["bronze_run"]: row["taken_at"]
         for row in reader.rows(
-            f"""
-            select trim(purchase_id, $stripped) as purchase_id,
-                try_cast(trim(transaction_datetime, $stripped) as timestamp) as "at", {values}, file
-            from bronze.{event.name}
-            where trim(purchase_id, $stripped) in (select unnest($purchases))
-                and cast("at" as date) in (select unnest($days))
-            order by "at", file, line
-            """,
-            stripped=STRIPPED,
-            purchases=list({row["purchase_id"] for row in wanted}),
-            days=list({row["known_on"] for row in wanted}),
-        ):
-            told = {name: row[name] for name in _TOLD_VALUES[event.name]}
-            key = row["purchase_id"], row["at"].date(), event.name
-            found[key] = Event(event.name, row["at"], told, row["file"], is_in_force=False)
+            "select bronze_run, min(recorded_at) as taken_at from monitoring.progress "
+            "where step = 'ledger' group by bronze_run"
+        )
+    }
+    outcomes: dict[str, list[dict]] = defaultdict(list)
+    for row in reader.rows(
+        "select * from bronze.files where outcome in ('retracted', 'restored') order by recorded_at, run"
+    ):
+        outcomes[row["sha256"]].append(row)
+
+    def is_in_force(record: dict, by: dt.datetime) -> bool:
+        if not record["is_valid"] or taken_at.get(record["run"], dt.datetime.max) > by:
+            return False
+        known = [row for row in outcomes[record["sha256"]] if taken_at.get(row["run"], dt.datetime.max) <= by]
+        return not known or known[-1]["outcome"] == "restored"
+
+    told = {}
+    for row in postings:
+        own = records[row["purchase_id"]]
+        of_day = [
+            record
+            for record in own
+            if record["table"] == row["behind"] and record["at"] and record["at"].date() == row["known_on"]
+        ]
+        if not of_day:
+            continue
+        then = row["noted_at"] or dt.datetime.max - _MOMENT
+        before = then - _MOMENT
+        # What a retraction takes back was in force until then.
+        behind = max(
+            of_day,
+            key=lambda record: (
+                2 * is_in_force(record, then) or is_in_force(record, before),
+                record["is_valid"],
+            ),
+        )
+        known = {record["version"] for record in own if is_in_force(record, before)}
+        arrived = {
+            record["file"]
+            for record in own
+            if taken_at.get(record["run"]) == then
+            and is_in_force(record, then)
+            and record["version"] not in known
+        }
+        holds = any(
+            record["version"] == behind["version"] and is_in_force(record, dt.datetime.max - _MOMENT)
+            for record in own
+        )
+        values = {name: behind[name] for name in _TOLD_VALUES[behind["table"]]}
+        event = Event(behind["table"], behind["at"], values, behind["file"], is_in_force=holds)
+        told[row["number"]] = event, sorted(arrived)
+    return told
+
+
+_MOMENT = dt.timedelta(microseconds=1)
+
+
+def _records(reader: Reader, purchases: Collection[str]) -> dict[str, list[dict]]:
+    """What bronze holds of some purchases, each table's greatest version first, as the second engine reads it."""
+    found: dict[str, list[dict]] = defaultdict(list)
+    for table in (*(event.bronze for event in EVENT_TABLES), FILES):
+        reader.view(table)
+    with reader.session() as session:
+        session.execute("create temp view out_of_force as select sha256 from bronze.files where false")
+        for event in EVENT_TABLES:
+            session.execute(
+                f"create temp table arrived_{event.name} as from bronze.{event.name} "
+                "where trim(purchase_id, $stripped) in (select unnest($purchases))",
+                {"stripped": STRIPPED, "purchases": list(purchases)},
+            )
+        verify.read_events(session)
+        for event in EVENT_TABLES:
+            rows = session.sql(
+                f"""
+                select {", ".join(event.column_names)}, is_valid, file, sha256, run
+                from {event.name}_records join arrived_files using (file_number)
+                left join (select distinct sha256, run from arrived_{event.name}) using (sha256)
+                order by {", ".join(f"{name} desc nulls last" for name in event.precedence)}, file
+                """
+            )
+            for row in rows.to_arrow_table().to_pylist():
+                version = event.name, *(row[name] for name in event.column_names)
+                about = {"table": event.name, "at": row["transaction_datetime"], "version": version}
+                found[row["purchase_id"]].append(row | about)
     return found
 
 

@@ -167,7 +167,7 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
         wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
         with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
             _prepare(session, _OWN_FILES, wanted)
-            _execute(session, "verify_events.sql")
+            read_events(session)
             brought_by = session.execute("select distinct run from noted_files").fetchall()
             runs = [*unfinished.runs, *(run for (run,) in brought_by)]
             own = " union ".join(f"select purchase_id from {event.name}_events" for event in EVENT_TABLES)
@@ -209,7 +209,7 @@ def pin(reader: Reader) -> dict[str, int | None]:
 
 def _compare_whole_lake(session: duckdb.DuckDBPyConnection, today: dt.date) -> list[Comparison]:
     _prepare(session, _WHOLE_LAKE, {"today": today})
-    _execute(session, "verify_events.sql")
+    read_events(session)
     comparisons = [_compare(session, question) for question in _QUESTIONS_ABOUT_FILES]
     session.execute(_DROP_RECORDS)
     _execute(session, "verify_numbers.sql")
@@ -220,6 +220,12 @@ def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[s
     named = ", ".join(f"${name} as {name}" for name in parameters)
     session.execute(f"create temp table parameters as select {named}", parameters)
     session.execute(script)
+    session.execute(_OUT_OF_FORCE)
+
+
+def read_events(session: duckdb.DuckDBPyConnection) -> None:
+    """Read bronze's strings: what `sql/verify_events.sql` says that it takes and makes."""
+    _execute(session, "verify_events.sql")
 
 
 def _execute(session: duckdb.DuckDBPyConnection, script: str) -> None:
@@ -244,6 +250,15 @@ _WHOLE_LAKE = (
     create temp macro is_whole_lake() as true;
 """
 )
+
+_OUT_OF_FORCE = """
+    create temp table out_of_force as
+    select sha256
+    from bronze.files
+    where outcome in ('retracted', 'restored')
+    qualify outcome = 'retracted'
+        and row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1;
+"""
 
 # When the files have been compared: records take the most memory, and the rest needs events alone.
 _DROP_RECORDS = "".join(f"drop table {event.name}_records;" for event in EVENT_TABLES)

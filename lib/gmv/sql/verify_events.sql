@@ -1,7 +1,8 @@
 -- From bronze's strings to typed events: the design's rules of values, written a second time, by hand.
--- Takes arrived_<name>: the rows of bronze/<name> to read, all of them or those of some files.
+-- Takes arrived_<name>: the rows of bronze/<name> to read, all of them or those of some files; and out_of_force:
+-- the sha256 of retracted files.
 -- Makes per event table <name>_records (one row per record of a file in force, with is_valid) and
--- <name>_events (distinct valid events); and arrived_files, retracted, valid_records (by file), rejected.
+-- <name>_events (distinct valid events); and arrived_files, valid_records (by file), rejected.
 
 -- DuckDB's casts are too kind (2023-2-03; 24:00:00; 55.595 as 55.60), so a pattern decides before them.
 -- Around a value go spaces, no-break spaces (U+00A0, U+202F) and byte-order marks (U+FEFF); empty is null.
@@ -24,15 +25,8 @@ create temp macro must_be_plausible(value, ingested_at) as
 -- U+FFFD stands for bytes that were lost.
 create temp macro must_be_text(value) as coalesce(not contains(value, chr(65533)), false);
 
-create temp table retracted as
-select sha256
-from bronze.files
-where outcome in ('retracted', 'restored')
-qualify outcome = 'retracted'
-    and row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1;
-
 create temp table arrived_files as
-select row_number() over () as file_number, *, coalesce(sha256 in (from retracted), false) as is_retracted
+select row_number() over () as file_number, *, coalesce(sha256 in (from out_of_force), false) as is_retracted
 from (
     select 'purchase' as "table", file, sha256, count(*) as records from arrived_purchase group by all
     union all
