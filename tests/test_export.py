@@ -85,6 +85,28 @@ def test_the_manifest_names_each_day_with_its_rows_sum_and_hash(lake, tmp_path):
     assert len(facts["sha256"]) == 64 and (tmp_path / facts["file"]).is_file()
 
 
+def test_the_manifest_names_no_day_that_is_gone_and_each_csv_that_is_there(lake, tmp_path):
+    export.parquet(Reader(lake), tmp_path / "out", Window())
+    records.replace_days(lake, [dt.date(2023, 2, 18)], [], {"run": "next"})
+    export.parquet(Reader(lake), tmp_path / "out", Window())
+    of_february = Window(dt.date(2023, 2, 1), dt.date(2023, 2, 28))
+    for window in (Window(), of_february):
+        export.csv(Reader(lake), tmp_path / "out", window)
+    told = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert [*told["days"]] == ["2023-02-08", "2023-02-23"]
+    assert [*told["files"]] == ["daily_gmv.csv", "daily_gmv_2023-02-01_2023-02-28.csv"]
+
+
+def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one_to_its_end(lake, tmp_path):
+    export.csv(Reader(lake), tmp_path / "out", Window())
+    before = (tmp_path / "out" / "daily_gmv.csv").read_text()
+    records.replace_days(lake, [dt.date(2023, 2, 18)], [], {"run": "next"})
+    with (tmp_path / "out" / "daily_gmv.csv").open() as reading:
+        export.csv(Reader(lake), tmp_path / "out", Window())
+        assert reading.read() == before
+    assert (tmp_path / "out" / "daily_gmv.csv").read_text() != before
+
+
 def test_a_day_whose_file_was_deleted_is_written_again(lake, tmp_path):
     export.parquet(Reader(lake), tmp_path, Window())
     (tmp_path / "transaction_date=2023-02-18" / "daily_gmv.parquet").unlink()

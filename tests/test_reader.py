@@ -48,6 +48,15 @@ def test_each_version_of_the_published_days_has_its_own_rows(tmp_path):
     assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.50", 3: "3.00"}
 
 
+def test_a_table_that_was_not_there_stays_away_from_who_has_looked(tmp_path):
+    looked = Reader(tmp_path)
+    assert not looked.exists(DAILY_GMV)
+    publish(tmp_path, {1: "1.00"})
+    assert not looked.exists(DAILY_GMV) and looked.files(DAILY_GMV) == []
+    assert published(looked) == published(Reader(tmp_path, looked.versions)) == {}
+    assert published(Reader(tmp_path)) == {1: "1.00"}
+
+
 def test_a_table_is_opened_anew_once_a_commit_has_come(tmp_path, monkeypatch):
     publish(tmp_path, {1: "1.00"})
     opened = []
