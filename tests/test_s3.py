@@ -203,9 +203,13 @@ def test_a_lake_whose_lease_is_anothers_is_not_locked_on_this_machine_either(pla
         lock.acquire(place, "run two")
     other.release()
     lock.acquire(place, "run two").release()
+    lease.ensure_free(place)
 
 
-def test_many_that_ask_at_once_give_one_holder(place):
+@pytest.mark.parametrize("was_held", [False, True])
+def test_many_that_ask_at_once_give_one_holder(place, was_held):
+    if was_held:
+        lease.acquire(place, "a run before").release()
     won, lost = [], []
 
     def ask(number: int) -> None:
