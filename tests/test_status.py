@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import small_lake
-from gmv import cli, monitoring, problems, status, tables
+from gmv import cli, monitoring, problems, progress, status, tables
 from gmv.checks import BY_NAME
 from gmv.errors import UsageError
 from gmv.lake import lock, records
@@ -396,6 +396,15 @@ def test_a_run_whose_start_could_not_be_noted_is_the_last_one_all_the_same(lake)
     found = status.status(Reader(lake), day("2023-02-24"))
     assert (found.last_run["run"], found.last_run["outcome"]) == ("r2", "failed")
     assert "\ngmv_last_run_duration_seconds 0.0\n" in found.as_openmetrics()
+
+
+def test_what_each_step_has_still_to_take_in_is_told(lake):
+    arrived = {"path": "purchase.csv", "sha256": "cd", "outcome": "ingested", "records": 1, "run": "r2"}
+    small_lake.write(lake, tables.FILES, [{**arrived, "recorded_at": at("2023-03-02")}])
+    first, *others = progress.STEPS
+    small_lake.write(lake, tables.PROGRESS, [{"step": first, "bronze_run": "r2", "run": "r2"}])
+    found = status.status(Reader(lake), day("2023-02-24"))
+    assert found.unfinished == {first: []} | {step: ["r2"] for step in others}
 
 
 def test_what_is_of_today_is_not_pending(lake):
