@@ -276,6 +276,9 @@ def test_a_purchase_with_two_rows_in_silver_blocks(lake):
     write(lake, PURCHASE.latest, again)
     with pytest.raises(PublicationRefused, match="silver/purchase has 7 rows for 6 purchases"):
         quality.check_silver(Reader(lake), [], RUN)
+    write(lake, PRODUCT_ITEM.latest, Reader(lake).rows("select * from silver.product_item limit 1"))
+    with pytest.raises(PublicationRefused, match="silver/product_item has 7 rows for 6 purchases"):
+        quality.check_silver(Reader(lake), [], RUN)
 
 
 # --- Accepting ----------------------------------------------------------------------------------------------
