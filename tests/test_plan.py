@@ -182,6 +182,12 @@ def test_a_plan_tells_that_checks_would_refuse(lake):
     assert everything(lake.path) == before
 
 
+def test_a_plan_that_changes_no_number_says_so_without_an_empty_table(lake):
+    lake.arrive("a", "purchase 01-10T08:00 1 unpaid\nitem 01-10T08:00 1 1 100.00")
+    told = [line for line in tell.plan_tables(plan(lake, "2023-02-10")) if isinstance(line, str)]
+    assert told == ["Purchases that it would work on: 1", "Days: none", "It would change no number."]
+
+
 def test_a_plan_may_accept_what_a_run_would(lake):
     lake.arrive("a", "purchase 01-10T08:00 1 paid\nitem 01-10T08:00 1 1 100.00")
     lake.put("purchase-b.csv", "purchase_id;release_date\n3;2023-03-11")

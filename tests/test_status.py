@@ -413,5 +413,9 @@ def test_what_is_of_today_is_not_pending(lake):
     small_lake.write(lake, tables.GMV_LEDGER, [{**posting, "cause": "event", "ledger_seq": 2}])
     assert status.status(Reader(lake), day("2023-02-24")).pending == []
     found = status.status(Reader(lake), day("2023-02-25"))
-    assert [one["day"] for one in found.pending] == [day("2023-02-24")]
+    assert found.pending == [
+        {"day": day("2023-02-24"), "published": Decimal("0.00"), "coming": Decimal("0.10")}
+    ]
+    told = gmv(lake, "--as-of-date", "2023-02-25").output
+    assert "│ 2023-02-24 │      0.00 │   0.10 │" in told
     assert "\ngmv_pending_amount 0.10\n" in found.as_openmetrics()

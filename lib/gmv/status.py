@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 
 from gmv import progress, publication
@@ -113,8 +114,8 @@ def status(reader: Reader, today: dt.date) -> Status:
     pending = [
         {
             "day": day,
-            "published": sum(gmv for place, gmv in published.items() if place[0] == day),
-            "coming": sum(gmv for place, gmv in sums.items() if place[0] == day),
+            "published": sum((gmv for place, gmv in published.items() if place[0] == day), Decimal("0.00")),
+            "coming": sum((gmv for place, gmv in sums.items() if place[0] == day), Decimal("0.00")),
         }
         for day in days
     ]

@@ -151,12 +151,15 @@ def plan_tables(plan: Plan) -> Iterator[RenderableType]:
         files.add_row(escape(file["path"]), file["table"] or "", records, escape(outcome))
     if len(plan.files) > MOST_ROWS:
         files.caption = f"The first {MOST_ROWS} of {len(plan.files):,}; --format json has all."
-    yield files
+    yield files if plan.files else "It would read no file."
     yield f"Purchases that it would work on: {plan.touched_purchases:,}"
     results = [
         f"{list(plan.days.values()).count(result):,} {result}" for result in dict.fromkeys(plan.days.values())
     ]
     yield f"Days: {', '.join(results) or 'none'}"
+    if not plan.changes:
+        yield "It would change no number."
+        return
     numbers = _table(
         "Numbers that it would change",
         day="",
