@@ -109,6 +109,19 @@ def test_a_closed_day_that_differs_is_pending_with_what_comes(tmp_path: Path) ->
     small_lake.write(tmp_path, tables.GMV_LEDGER, [{**posting, "cause": "event", "ledger_seq": 2}])
     found = states(tmp_path, "2024-01-01")["2023-06-01"]
     assert (found.state, found.gmv + 7, found.coming) == ("pending", found.coming, found.coming)
+    assert found.evidence.endswith("a run without a window publishes it.")
+
+
+def test_a_pending_day_of_closed_books_is_said_to_wait_for_its_window(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GMV_CLOSED_UNTIL", "2023-06-01")
+    settings.cache_clear()
+    rows = rows_of("transaction_date subsidiary gmv", *((day(f"2023-06-0{n}"), "nac", 1) for n in (1, 2)))
+    small_lake.write(tmp_path, tables.DAILY_GMV, [{**row, "gmv": Decimal(1)} for row in rows])
+    found = states(tmp_path, "2024-01-01")
+    assert found["2023-06-01"].evidence == (
+        "Published and ledger differ: books are closed up to 2023-06-01, so a window that ends by then publishes it."
+    )
+    assert found["2023-06-02"].evidence.endswith("a run without a window publishes it.")
 
 
 def test_a_day_of_which_the_ledger_has_nothing_is_pending_while_it_is_published(tmp_path: Path) -> None:

@@ -212,8 +212,13 @@ def _judged(
     if not is_closed:
         return Finality(day, IN_PROGRESS, coming, None, None, None, "The day is not over.")
     if is_pending:
-        evidence = "Published and ledger differ: a run without a window publishes it."
-        return Finality(day, PENDING, gmv, coming, None, None, evidence)
+        closed = settings().closed_until
+        publishing = (
+            f"books are closed up to {closed}, so a window that ends by then publishes it."
+            if closed and day <= closed
+            else "a run without a window publishes it."
+        )
+        return Finality(day, PENDING, gmv, coming, None, None, f"Published and ledger differ: {publishing}")
     waits_for = [table for table, reaches in newest.items() if reaches is None or reaches <= day]
     age, horizon = history.age(day), history.horizon
     interval = history.interval(age)
