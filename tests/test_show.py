@@ -36,6 +36,14 @@ def shown(lake, *arguments, columns=100):
     return told.stdout
 
 
+@pytest.mark.parametrize("text", ["2023-02-08", "20230208", "2023-02-08T24:00", "2023-02-08T10:00Z", "noon"])
+def test_a_time_of_record_is_written_with_its_hour(lake, text):
+    """A day alone would be its first moment, and --known-on means the end of one."""
+    told = CliRunner().invoke(app, ["show", "daily_gmv", "--recorded-by", text, "--lake", str(lake)])
+    assert isinstance(told.exception, UsageError), told.output
+    assert f"--recorded-by: '{text}' is no UTC time; write it as YYYY-MM-DDTHH:MM." in str(told.exception)
+
+
 def test_a_drawn_table_has_the_last_rows_and_says_where_all_are(lake):
     told = shown(lake, "daily_gmv")
     assert told.count("2023-02-08") == show.MOST_DRAWN

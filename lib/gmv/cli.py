@@ -612,7 +612,8 @@ def _moment(name: str, text: str) -> dt.datetime | None:
         moment = dt.datetime.fromisoformat(text) if text else None
     except ValueError:
         moment = None
-    if text and (moment is None or moment.tzinfo):
+    is_day_alone = "T" not in text and " " not in text
+    if text and (moment is None or moment.tzinfo or is_day_alone):
         raise UsageError(f"{name}: {text!r} is no UTC time; write it as YYYY-MM-DDTHH:MM.")
     return moment
 
