@@ -11,12 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 import small_lake
 from deltalake import DeltaTable
-from gmv import notebook, progress, publication, rebuild, silver
+from gmv import monitoring, notebook, progress, publication, rebuild, silver
 from gmv.errors import GmvError
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader, data_files
 from gmv.rebuild import Rebuilt
-from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, GMV_LEDGER, PRODUCT_ITEM, PURCHASE, TABLES, Table
+from gmv.tables import (
+    DAILY_GMV,
+    DAILY_GMV_HISTORY,
+    GMV_LEDGER,
+    PRODUCT_ITEM,
+    PURCHASE,
+    QUARANTINE,
+    TABLES,
+    Table,
+)
 from gmv.verify import verify
 from pipeline import TestLake
 
@@ -99,21 +108,26 @@ def test_a_lake_that_is_right_stays_as_it_is(used, spark):
     assert {(row["purchase_id"], row["cause"]) for row in posted} == {("5", "event"), ("4", "undo")}
     assert progress.unfinished(used.reader, "silver").runs == []
     assert progress.unfinished(used.reader, "ledger").runs == []
+    assert [monitoring.changed_counts(used.reader, layer) for layer in ("silver", "gold")] == [[], []]
     assert verify(used.reader, TODAY).agrees
 
 
-def test_a_changed_rule_is_posted_now_as_a_rule_and_published_by_the_next_run(used, spark, monkeypatch):
-    published = used.published()
+def nac_becomes_nacional(monkeypatch) -> None:
+    """The rule of tomorrow: subsidiary `nac` is called `nacional`."""
     versions = silver.versions
 
     def renaming(read, event):
-        """The rule of tomorrow: subsidiary `nac` is called `nacional`."""
         found = versions(read, event)
         if event.name != "purchase_extra_info":
             return found
         return found.replace({"nac": "nacional"}, subset=["subsidiary"])
 
     monkeypatch.setattr(silver, "versions", renaming)
+
+
+def test_a_changed_rule_is_posted_now_as_a_rule_and_published_by_the_next_run(used, spark, monkeypatch):
+    published = used.published()
+    nac_becomes_nacional(monkeypatch)
     done = rebuilt(used, spark)
     assert {row["table"]: row["outcome"] for row in done.tables if row["outcome"] != "as before"} == {
         "silver/purchase_extra_info_versions": "replaced",
@@ -143,9 +157,29 @@ def test_a_changed_rule_is_posted_now_as_a_rule_and_published_by_the_next_run(us
     ]
 
 
+def test_what_arrived_before_a_rule_changed_is_posted_beside_it_as_an_event(used, spark, monkeypatch):
+    nac_becomes_nacional(monkeypatch)
+    used.arrive("4", "purchase 03-14T08:00 5 paid\n item 03-14T08:00 5 1 5.00\n info 03-14T08:00 5 nac")
+    used.run(notebooks=("01_bronze",))
+    done = rebuilt(used, spark)
+    posted = used.reader.rows(
+        "select distinct purchase_id, cause from gold.gmv_ledger where ledger_seq = $seq order by all",
+        seq=done.posted["ledger_seq"],
+    )
+    assert [(row["purchase_id"], row["cause"]) for row in posted] == [
+        ("1", "rule"),
+        ("2", "rule"),
+        ("5", "event"),
+    ]
+
+
 def test_tables_that_are_missing_or_damaged_are_made_anew(used, spark):
+    used.arrive("4", "item 03-14T08:00 2 1 -7.00")
+    used.run(notebooks=("01_bronze", "02_silver"))
     whole = contents(used)
+    assert len(whole["silver/quarantine"]) == 1
     shutil.rmtree(used.path / PURCHASE.latest.path)
+    a_file_of(used.path / QUARANTINE.path).unlink()
     a_file_of(used.path / PRODUCT_ITEM.versions.path).unlink()
     a_file_of(used.path / PRODUCT_ITEM.latest.path).write_bytes(b"PAR1 nothing PAR1")
     shutil.rmtree(used.path / PURCHASE.versions.path / "_delta_log")
@@ -158,6 +192,7 @@ def test_tables_that_are_missing_or_damaged_are_made_anew(used, spark):
         "silver/purchase",
         "silver/product_item_versions",
         "silver/product_item",
+        "silver/quarantine",
     }
     (said,) = done.repaired
     assert said.startswith("gold/daily_gmv was restored to what its history says was published, 3 rows")
@@ -281,11 +316,30 @@ def test_daily_gmv_is_restored_to_what_was_published(tmp_path, harm):
     assert rebuild._restore_daily_gmv(lake, "r1", is_history_whole=True) == []
 
 
+def test_what_was_published_stays_where_no_history_of_it_is_left(tmp_path):
+    """Not even the commit says which run published it."""
+    small_lake.write_sample(tmp_path)
+    published = publication.published(Reader(tmp_path))
+    shutil.rmtree(tmp_path / DAILY_GMV_HISTORY.path)
+    assert rebuild._restore_daily_gmv(tmp_path, "r1", is_history_whole=True) == []
+    assert publication.published(Reader(tmp_path)) == published
+
+
+def test_a_record_that_does_not_exist_yet_is_no_damage(tmp_path):
+    for table in (GMV_LEDGER, DAILY_GMV_HISTORY):
+        assert rebuild._repair(tmp_path, table, "r1") == []
+    assert progress.unfinished_rebuilds(Reader(tmp_path)) == []
+
+
 @pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, scribble_over_the_log])
 def test_a_ledger_that_lost_a_file_can_be_read_and_added_to(tmp_path, harm):
     small_lake.write_sample(tmp_path)
     harm(tmp_path / GMV_LEDGER.path)
+    held = a_file_of(tmp_path / GMV_LEDGER.path).read_bytes() if harm is cut_a_file_short else None
     assert len(rebuild._repair(tmp_path, GMV_LEDGER, "r1")) == 1
+    if held:
+        (kept,) = (tmp_path / rebuild.DAMAGED / "r1" / GMV_LEDGER.path).glob("*.parquet")
+        assert kept.read_bytes() == held, "for a person to look at"
     assert Reader(tmp_path).rows("select count(*) as n from gold.gmv_ledger") == [{"n": 0}]
     small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": 2}])
     assert rebuild._repair(tmp_path, GMV_LEDGER, "r1") == []
