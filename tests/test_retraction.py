@@ -264,6 +264,9 @@ def known(tmp_path) -> Reader:
             file_row("purchase.csv", "cd"),
             file_row("purchase.csv", "ce", on="2023-03-02 06:00:00"),
             file_row("purchase.csv", "ce", "retracted", on="2023-03-03 06:00:00"),
+            file_row("back.csv", "de"),
+            file_row("back.csv", "de", "retracted", on="2023-03-03 06:00:00"),
+            file_row("back.csv", "de", "restored", on="2023-03-04 06:00:00"),
             file_row("wrong.csv", "ff", "refused"),
         ],
     )
@@ -278,6 +281,7 @@ def known(tmp_path) -> Reader:
         ("purchase-copy.csv", "ab"),
         ("cdcdcdcd", "cd"),
         ("CE" * 32, "ce"),
+        ("back.csv", "de"),
     ],
 )
 def test_a_file_is_named_by_its_path_or_its_sha256(known, name, sha256):
