@@ -331,6 +331,16 @@ def test_a_record_that_does_not_exist_yet_is_no_damage(tmp_path):
     assert progress.unfinished_rebuilds(Reader(tmp_path)) == []
 
 
+@pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short])
+def test_the_other_files_of_a_ledger_that_lost_one_stay(tmp_path, harm):
+    for seq in (1, 2):
+        small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": seq}])
+    harm(tmp_path / GMV_LEDGER.path)
+    (said,) = rebuild._repair(tmp_path, GMV_LEDGER, "r1")
+    assert said.startswith("gold/gmv_ledger went on without 1 of its files")
+    assert len(Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger")) == 1
+
+
 @pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, scribble_over_the_log])
 def test_a_ledger_that_lost_a_file_can_be_read_and_added_to(tmp_path, harm):
     small_lake.write_sample(tmp_path)
