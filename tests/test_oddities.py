@@ -418,6 +418,8 @@ def test_a_day_may_fall_twenty_percent_below_the_day_before(percent, is_drop):
     assert [finding.amount for finding in found] == ([Decimal("20.01")] if is_drop else [])
     assert anomalies.drops({LAST: Decimal(1)}, [LAST]) == [], "there is no day before"
     assert len(anomalies.drops({LAST - dt.timedelta(1): Decimal(100)}, [LAST])) == 1, "nothing at all"
+    (nearly_all,) = anomalies.drops({LAST - dt.timedelta(1): Decimal(250_000), LAST: Decimal(1)}, [LAST])
+    assert "99.9 % less" in nearly_all.message
 
 
 def test_a_day_like_its_weekday_is_no_anomaly_and_one_unlike_it_is():

@@ -233,6 +233,10 @@ def test_beyond_three_reasons_the_others_are_told_as_one_sum(lake):
     (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
     assert "+90.00" in told.why and "-40.00" in told.why and "+30.00" in told.why
     assert told.why.endswith("; other reasons +14.00.")
+    nothing = {**place, "purchase_id": "2", "reason": "repriced", "amount": Decimal("-14.00"), "purchases": 0}
+    small_lake.write(lake, tables.GMV_LEDGER, [nothing])
+    (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert "other reasons" not in told.why, "they come to nothing"
 
 
 def test_a_run_that_was_interrupted_is_told_apart_from_one_that_failed(lake):

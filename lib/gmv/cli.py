@@ -667,6 +667,8 @@ def _tell_run(record: Record, request: Request) -> None:
         _print_rows(
             columns, newest, Format.table, title, f"The newest {_NEWEST}." if len(changed) > _NEWEST else ""
         )
+    else:
+        print("No published number has changed.")
     pending = map(dt.date.fromisoformat, of_result.get("pending", []))
     waiting = closed_books(pending, settings().closed_until)
     if waiting:

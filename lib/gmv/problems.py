@@ -301,7 +301,7 @@ def _by_reason(begin: str, rows: list[dict], most: int = 3) -> str:
         for row in rows[:most]
     ]
     rest = sum((row["amount"] for row in rows[most:]), Decimal("0.00"))
-    return f"{begin}: {'; '.join([*told, *([f'other reasons {rest:+,.2f}'] if rows[most:] else [])])}."
+    return f"{begin}: {'; '.join([*told, *([f'other reasons {rest:+,.2f}'] if rest else [])])}."
 
 
 def is_held(lake: Path) -> bool:

@@ -135,7 +135,7 @@ def _build(lake: Lake, beside: Lake, unfinished: Unfinished) -> None:
 def _compared(lake: Lake, beside: Lake, table: Table) -> dict[str, Any]:
     found: dict[str, Any] = {"table": table.path, "rows": beside.read(table).count(), "different": None}
     if not lake.exists(table):
-        return found | {"outcome": "restored"}
+        return found | {"different": found["rows"], "outcome": "restored"}
     try:
         found["different"] = _rows_apart(lake.read(table), beside.read(table))
     except Exception:  # whatever is wrong with it: the rebuilt one takes its place

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
 from functools import lru_cache
 from itertools import combinations
 from statistics import median
@@ -97,8 +97,8 @@ def drops(totals: Series, days: Iterable[Day]) -> list[Finding]:
     for day in sorted(days):
         before, now = totals.get(day - dt.timedelta(1), Decimal(0)), totals.get(day, Decimal(0))
         if before > 0 and now * 100 < before * (100 - settings().day_drop_percent):
-            percent = 100 * (before - now) / before
-            message = f"{day} has {now:,.2f}, {percent:.1f} % less than the {before:,.2f} of the day before."
+            percent = (100 * (before - now) / before).quantize(Decimal("0.1"), ROUND_DOWN)  # 100: nothing is left
+            message = f"{day} has {now:,.2f}, {percent} % less than the {before:,.2f} of the day before."
             found.append(Finding(checks.DAY_DROP, f"{day}", f"{now:.2f}", message, amount=before - now))
     return found
 
