@@ -97,7 +97,9 @@ def drops(totals: Series, days: Iterable[Day]) -> list[Finding]:
     for day in sorted(days):
         before, now = totals.get(day - dt.timedelta(1), Decimal(0)), totals.get(day, Decimal(0))
         if before > 0 and now * 100 < before * (100 - settings().day_drop_percent):
-            percent = (100 * (before - now) / before).quantize(Decimal("0.1"), ROUND_DOWN)  # 100: nothing is left
+            percent = (100 * (before - now) / before).quantize(
+                Decimal("0.1"), ROUND_DOWN
+            )  # 100: nothing is left
             message = f"{day} has {now:,.2f}, {percent} % less than the {before:,.2f} of the day before."
             found.append(Finding(checks.DAY_DROP, f"{day}", f"{now:.2f}", message, amount=before - now))
     return found
