@@ -98,6 +98,23 @@ def test_no_posting_is_told_by_an_event_that_came_after_it(tmp_path):
     ]
 
 
+def test_a_correction_is_not_put_down_to_an_event_that_only_came_along_with_its_cause(tmp_path):
+    lake = ModelLake()
+    for files in (
+        """a.csv: purchase 03-10T08:00 1 paid
+           b.csv: item 03-10T08:00 1 1 100.00
+           c.csv: purchase 03-12T08:00 1 paid""",
+        """d.csv: purchase 03-12T09:00 1 paid
+           e.csv: purchase 03-11T08:00 1 unpaid""",
+    ):
+        lake.run(files_of(files))
+    told = explained(lake.save(tmp_path), "2023-03-10")
+    assert [line.strip() for line in told if " by " in line][2:] == [
+        "-100.00 withdrawn: purchase 03-11 e.csv by e.csv",
+        "+100.00 moved_day: purchase 03-12 d.csv by d.csv, e.csv",
+    ]
+
+
 def test_a_run_is_explained_by_what_it_published_and_posted(worked_example):
     by_run = {run: explain.run(worked_example, run, LATER) for run in ("run002", "run004")}
     assert [(change.subsidiary, change.difference) for change in by_run["run002"]] == [

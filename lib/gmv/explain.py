@@ -17,7 +17,16 @@ from gmv import progress, publication, verify
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Place, Window
-from gmv.tables import EVENT_TABLES, FILES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, STRIPPED, EventTable
+from gmv.tables import (
+    EVENT_TABLES,
+    FILES,
+    GMV_LEDGER,
+    PRODUCT_ITEM,
+    PURCHASE,
+    PURCHASE_EXTRA_INFO,
+    STRIPPED,
+    EventTable,
+)
 
 UNEXPLAINED = "unexplained"
 NOTHING = Decimal("0.00")
@@ -327,7 +336,8 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     rows = reader.rows(
         f"""
         with posted as (
-            select *, row_number() over () as number, case reason {behind} end as behind
+            select *, row_number() over () as number, case reason {behind} end as behind,
+                min(ledger_seq) over (partition by {", ".join(GMV_LEDGER.key)}) < ledger_seq as corrects
             from gold.gmv_ledger where list_contains($days, transaction_date)
         ),
         {own}
@@ -387,7 +397,9 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         changed = [file for file in changed if (file["sha256"], row["purchase_id"]) in holding] or changed
         changed = [file for file in changed if event and file["path"] == event.file] or changed
         arrived = [file["path"] for file in changed] or files
-        if event and not changed and (not arrived or event.file in arrived):
+        # What corrects an earlier posting may do so for what else of the purchase has arrived.
+        is_own = event and event.file in arrived and not row["corrects"]
+        if event and not changed and (not arrived or is_own):
             arrived = [event.file]
         yield (
             (row["transaction_date"], row["subsidiary"]),
@@ -499,7 +511,7 @@ def _records(reader: Reader, purchases: Collection[str]) -> dict[str, list[dict]
                 select {", ".join(event.column_names)}, is_valid, file, sha256, run
                 from {event.name}_records join arrived_files using (file_number)
                 left join (select distinct sha256, run from arrived_{event.name}) using (sha256)
-                order by {", ".join(f"{name} desc nulls last" for name in event.precedence)}, file
+                order by {", ".join(f"{name} desc nulls last" for name in event.precedence)}, run, file
                 """
             )
             for row in rows.to_arrow_table().to_pylist():
