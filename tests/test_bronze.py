@@ -151,9 +151,7 @@ def test_a_file_that_changes_while_it_is_read_waits_and_those_after_it_do_not(fo
         folder.put(f"{INFO}-{number}.csv", str(number))
     found = bronze.unread(folder.reader, folder.landing)
     folder.put(f"{INFO}-1.csv", "1", "and another")
-    read: list[str] = []
-    arrivals = bronze.take_in(folder.reader, found, "r", folder.lake / bronze.STAGED, read.append)
-    assert read == [f"{INFO}-1.csv", f"{INFO}-2.csv"]
+    arrivals = bronze.take_in(folder.reader, found, "r", folder.lake / bronze.STAGED)
     assert [(row["path"], row["outcome"]) for row in bronze.summary(arrivals)] == [
         (f"{INFO}-2.csv", "ingested"),
         (None, bronze.WAITING),
@@ -193,9 +191,9 @@ def test_files_of_a_killed_run_are_noted_by_the_next_as_it_would_have_noted_them
     folder.run()
     location.remove(folder.lake / FILES.path)  # as if it had been killed before its last commit
     ingested = [row for row in noted(whole) if row["outcome"] == "ingested"]
-    assert sorted(bronze.finish_killed_run(folder.lake)) == [row["path"] for row in ingested]
-    assert noted(folder) == ingested
-    assert bronze.finish_killed_run(folder.lake) == [], "once"
+    for _ in range(2):  # the second time finds all of them noted
+        bronze.finish_killed_run(folder.lake)
+        assert noted(folder) == ingested
     assert folder.run() == ["purchase-refused.csv refused"]
 
 

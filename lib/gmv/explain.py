@@ -386,7 +386,9 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     retracted = reader.rows(
         "select distinct sha256 from bronze.files where outcome in ('retracted', 'restored')"
     )
-    holding = progress.purchases_in(reader, {row["sha256"] for row in retracted})
+    holding = progress.purchases_in(
+        reader, {row["sha256"] for row in retracted}, {row["purchase_id"] for row in rows}
+    )
     of_retracted = {purchase for _, purchase in holding}
     by_then = _told_by_bronze(
         reader, [row for row in rows if not row["was_there"] or row["purchase_id"] in of_retracted]

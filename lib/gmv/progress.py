@@ -133,11 +133,14 @@ def note(lake_path: Path, taken: Unfinished, run: str) -> None:
     )
 
 
-def purchases_in(reader: Reader, contents: Collection[str]) -> set[tuple[str, str]]:
+def purchases_in(
+    reader: Reader, contents: Collection[str], among: Collection[str] | None = None
+) -> set[tuple[str, str]]:
     """The purchases that the records of some files name, in force or not.
 
     Args:
         contents: the files' sha256.
+        among: only these purchases; none: all.
 
     Returns:
         sha256 and purchase_id.
@@ -153,8 +156,12 @@ def purchases_in(reader: Reader, contents: Collection[str]) -> set[tuple[str, st
         for event in EVENT_TABLES
     )
     rows = reader.of_runs([row["run"] for row in runs]).rows(
-        f"select * from ({records}) where list_contains($contents, sha256) and purchase_id <> ''",
+        f"""
+        select * from ({records}) where list_contains($contents, sha256) and purchase_id <> ''
+            and ($among is null or purchase_id in (select unnest($among)))
+        """,
         stripped=STRIPPED,
         contents=list(contents),
+        among=None if among is None else list(among),
     )
     return {(row["sha256"], row["purchase_id"]) for row in rows}
