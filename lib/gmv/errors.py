@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+
 
 class GmvError(Exception):
     """Something that the user must know: one or two sentences, what happened and what to do."""
 
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the sentence alone, where a person runs a notebook; the stack trace in a run's record."""
+        if "GMV_FACTS" in os.environ:
+            return traceback.format_exception(self)
+        return [f"{type(self).__name__}: {self}"]
 
 
 class UsageError(GmvError):
