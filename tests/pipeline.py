@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from gmv import retraction
+from gmv.errors import UsageError
 from gmv.lake import faults, location
 from gmv.lake.reader import Reader
 from gmv.notebook import new_run_id
@@ -63,16 +64,23 @@ def _cells(notebook: str) -> list:
     return [cell for cell in read.cells if cell.cell_type == "code"]
 
 
-def execute(notebook: str, **parameters: object) -> dict:
+def execute(notebook: str, *, twice: str = "", **parameters: object) -> dict:
     """Execute a notebook's code cells from top to bottom; what they assigned is returned.
 
     Parameters are injected as papermill does, and the lake is let go of as by the end of a kernel.
+
+    Args:
+        twice: a call; the cells with it are run again at once, and refuse to.
     """
     injected = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in parameters.items())])
     namespace: dict = {"In": ["", injected]}
     try:
         for cell in _cells(notebook):
-            exec(compile(cell.source, f"{notebook}:{cell.id}", "exec"), namespace)
+            code = compile(cell.source, f"{notebook}:{cell.id}", "exec")
+            exec(code, namespace)
+            if twice and twice in cell.source:
+                with pytest.raises(UsageError, match="from its first cell"):
+                    exec(code, namespace)
             if "parameters" in cell.metadata.get("tags", []):
                 exec(injected, namespace)
     finally:

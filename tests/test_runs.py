@@ -753,6 +753,52 @@ def test_a_notebook_run_again_in_its_kernel_takes_its_lock_again(tmp_path):
     notebook.start("03_gold", another).release()
 
 
+ROWS_OF_TWO_FILES = {
+    "bronze.purchase": 1,
+    "bronze.product_item": 1,
+    "bronze.files": 2,
+    "silver.purchase_versions": 1,
+    "silver.product_item_versions": 1,
+    "gold.gmv_ledger": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("01_bronze", "bronze.save("),
+        ("02_silver", "step.lake.save_versions("),
+        ("03_gold", "step.lake.post("),
+    ],
+)
+def test_a_cell_that_is_run_again_saves_nothing_twice(lake, name, call):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 12.00")
+    for notebook_name in ("01_bronze", "02_silver", "03_gold"):
+        lake.run(notebooks=(notebook_name,), twice=call if notebook_name == name else "")
+    assert lake.published() == ["2023-03-10 unknown 12.00"]
+    held = {table: len(lake.reader.rows(f"select 1 from {table}")) for table in ROWS_OF_TWO_FILES}
+    assert held == ROWS_OF_TWO_FILES
+
+
+def test_a_notebook_that_has_let_go_of_the_lake_writes_nothing(lake):
+    step = lake.run(notebooks=("03_gold",))["step"]
+    for write in (lambda: step.lake_path, lambda: step.lake, step.finish):
+        with pytest.raises(UsageError, match="from its first cell"):
+            write()
+    assert step.reader.rows("select event from monitoring.runs order by event desc") == [
+        {"event": "started"},
+        {"event": "ended"},
+    ]
+
+
+@pytest.mark.parametrize("passed", [(None, []), ([], None)])
+def test_numbers_that_no_check_has_passed_are_not_published(lake, passed):
+    coming = {(dt.date(2023, 3, 10), "nac"): Decimal("12.00")}
+    with pytest.raises(UsageError, match="nothing was published"):
+        publication.publish(lake.path, lake.reader, coming, [dt.date(2023, 3, 10)], "r1", *passed)
+    assert lake.published() == []
+
+
 def test_a_finished_notebook_lets_go_although_its_server_idles_on(tmp_path):
     held = lock.acquire(tmp_path, "a notebook")
     with subprocess.Popen(

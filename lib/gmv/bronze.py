@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gmv import landing
-from gmv.errors import GmvError
+from gmv.errors import GmvError, UsageError
 from gmv.lake import location, records
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, FILES, EventTable, event_table
@@ -39,11 +39,13 @@ class Arrivals:
         outcomes: a row of `bronze/files` for each file that is new or has changed.
         staged: the parsed records, by event table: parquet files with the columns of its bronze table.
         waiting: files that changed while they were read, and why: left for the next run.
+        is_saved: whether `save` has begun with them.
     """
 
     outcomes: list[dict] = field(default_factory=list)
     staged: dict[str, list[Path]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    is_saved: bool = False
 
 
 def unread(reader: Reader, folder: Path, reread: bool = False) -> list[landing.LandingFile]:
@@ -196,7 +198,15 @@ def save(lake_path: Path, staged: dict[EventTable, ds.Dataset], arrivals: Arriva
 
     Each commit carries its files' outcomes, so that a run that is killed before it has written them is
     finished by the next (`finish_killed_run`): a file is ingested when its records are in the table.
+
+    Raises:
+        UsageError: it was called with these before, and may have written some of them though it was interrupted.
     """
+    if arrivals.is_saved:
+        raise UsageError(
+            "These records were saved before, so nothing was written. Run this notebook again from its first cell."
+        )
+    arrivals.is_saved = True
     for event, rows in staged.items():
         marks = {"run": run, "files": _ingested(arrivals, event)}
         few_at_a_time = rows.scanner(batch_readahead=1, fragment_readahead=1)

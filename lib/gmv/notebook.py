@@ -82,7 +82,7 @@ class Step:
         run: this run's id.
         reread: whether to read every file again, known or not.
         accepting: the check that a person accepts in this run, and why; None: none.
-        lake_path, landing, runs_dir: folders.
+        landing, runs_dir: folders.
     """
 
     def __init__(self, name: str, parameters: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Step:
             parse_date("start_date", parameters["start_date"]), parse_date("end_date", parameters["end_date"])
         )
         self.today = parse_date("as_of_date", parameters["as_of_date"]) or settings().today()
-        self.lake_path = location.location(parameters["lake"] or settings().lake)
+        self._lake_path = location.location(parameters["lake"] or settings().lake)
         self.landing = location.location(parameters["landing"] or settings().landing)
         self.runs_dir = location.location(parameters["runs_dir"] or settings().runs_dir)
         self.run = check_run_id(str(parameters["run_id"])) if parameters["run_id"] else new_run_id()
@@ -100,12 +100,12 @@ class Step:
         self._facts: dict[str, Any] = {}
         self._lock: lock.Lock | None = None
         if name in WRITERS:
-            self._lock = lock.acquire(self.lake_path, f"notebook {name} of run {self.run}")
+            self._lock = lock.acquire(self._lake_path, f"notebook {name} of run {self.run}")
             if not self._is_part_of_a_run:
                 try:
-                    follow_clock(self.lake_path)
+                    follow_clock(self._lake_path)
                     self._began = records.now()
-                    finish_killed_run(self.lake_path)
+                    finish_killed_run(self._lake_path)
                 except BaseException:
                     self.release()  # the kernel may live on for long
                     raise
@@ -120,13 +120,36 @@ class Step:
         return self.window.end_date
 
     @property
+    def lake_path(self) -> Path:
+        """The lake's folder, to write to.
+
+        Raises:
+            UsageError: the notebook has let go of the lake, which others may write since.
+        """
+        if self._lock and self._lock.is_released:
+            raise UsageError(
+                "This notebook has ended and let go of the lake, so nothing was written. "
+                "Run it again from its first cell."
+            )
+        return self._lake_path
+
+    @property
     def reader(self) -> Reader:
         """The lake for SQL without Spark, as it is now."""
-        return Reader(self.lake_path)
+        return Reader(self._lake_path)
+
+    @property
+    def lake(self) -> Lake:
+        """The lake's tables as Spark DataFrames; starts a local Spark server where there is none.
+
+        Raises:
+            UsageError: as `lake_path`.
+        """
+        self.lake_path  # noqa: B018 - raises
+        return self._spark_lake
 
     @cached_property
-    def lake(self) -> Lake:
-        """The lake's tables as Spark DataFrames; starts a local Spark server where there is none."""
+    def _spark_lake(self) -> Lake:
         from gmv.lake import spark
         from gmv.lake.lake import Lake
 
@@ -135,12 +158,12 @@ class Step:
             atexit.register(server.stop)
             server.wait()
             os.environ.update(server.environment())
-        return Lake(self.lake_path, spark.connect())
+        return Lake(self._lake_path, spark.connect())
 
     @property
     def staging(self) -> Path:
         """Folder of this machine for records between parsing and bronze."""
-        return location.local_twin(self.lake_path) / bronze.STAGED / self.run
+        return location.local_twin(self._lake_path) / bronze.STAGED / self.run
 
     def unfinished(self) -> Unfinished:
         """The bronze runs that this notebook's step has still to take in."""

@@ -124,7 +124,12 @@ def closed_books(pending: Iterable[dt.date], closed_until: dt.date | None) -> st
 
 
 def publish(
-    lake_path: Path, reader: Reader, coming: Mapping[Place, Decimal], days: Iterable[dt.date], run: str
+    lake_path: Path,
+    reader: Reader,
+    coming: Mapping[Place, Decimal],
+    days: Iterable[dt.date],
+    run: str,
+    *passed: Sequence[Mapping] | None,
 ) -> list[dict]:
     """Replace the days whose numbers change, in one commit, and note each change in the history.
 
@@ -133,10 +138,19 @@ def publish(
         coming: the numbers of all `days`.
         days: the days that may be replaced.
         run: recorded with the commit and the history.
+        passed: what each gate told; None: it refused, or was not asked.
 
     Returns:
         The new rows of `gold/daily_gmv_history`; none when every day has its number already.
+
+    Raises:
+        UsageError: a gate is not passed.
     """
+    if None in passed:
+        raise UsageError(
+            "These numbers have not passed every check, so nothing was published. "
+            "Run the cells above that check them; where one refuses, it says what to do."
+        )
     before = published(reader)
     changed = differing_days(before, coming) & set(days)
     if not changed:

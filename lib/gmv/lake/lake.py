@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
+from gmv.errors import UsageError
 from gmv.lake import faults, ledger_days, merging, pruning, records
 from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
@@ -67,6 +68,7 @@ class Lake:
         self.path = path
         self.spark = spark
         self._reads_little = True
+        self._read_at: dict[Table, int | None] = {}
 
     def exists(self, table: Table) -> bool:
         return DeltaTable.is_deltatable(str(self.path / table.path))
@@ -123,6 +125,21 @@ class Lake:
         if rows.num_rows > MOST_ROWS_TO_COLLECT:
             return None
         return self.spark.createDataFrame(rows.cast(records.arrow_schema(table)), _struct(table))
+
+    def held(self, touched: Touched) -> DataFrame:
+        """What the ledger holds of the touched purchases; `post` adds to the ledger as it is now, and to no other."""
+        self._read_at[GMV_LEDGER] = self._version(GMV_LEDGER)
+        return self.rows_of(GMV_LEDGER, touched)
+
+    def _version(self, table: Table) -> int | None:
+        return Reader(self.path).version(table)
+
+    def _require_as_read(self, table: Table) -> None:
+        if table in self._read_at and self._read_at[table] != self._version(table):
+            raise UsageError(
+                f"{table.path} has changed since these rows were compared with it, so nothing was written. "
+                "Run this notebook again from its first cell."
+            )
 
     def rows_of(self, table: Table, touched: Touched) -> DataFrame:
         """The table's rows of the touched purchases, found at a cost that follows how many they are."""
@@ -186,6 +203,7 @@ class Lake:
         return of_each_event(lambda event: self._versions_near(event, unfinished))
 
     def _versions_near(self, event: EventTable, unfinished: Unfinished) -> DataFrame:
+        self._read_at[event.versions] = self._version(event.versions)
         arrived = f"select distinct trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}"
         few = None
         if not unfinished.is_everything:
@@ -321,9 +339,14 @@ class Lake:
         Args:
             rejected: the records for quarantine, by event table; only those of files with rejects are asked for.
             rejects: what was noticed while the new versions were made.
+
+        Raises:
+            UsageError: the versions have changed since `versions_near`: these may be among them.
         """
         if not unfinished.runs:
             return
+        for event in new:
+            self._require_as_read(event.versions)
         is_few = unfinished.records <= MOST_ROWS_TO_COLLECT
         at_the_same_time([(self.append, event.versions, frame, is_few) for event, frame in new.items()])
         held = [
@@ -373,9 +396,13 @@ class Lake:
 
         Returns:
             postings (how many) and ledger_seq (the greatest in the ledger now).
+
+        Raises:
+            UsageError: the ledger has changed since `held`: these postings may be in it.
         """
         if not unfinished.runs:
             return {"postings": 0, "ledger_seq": self._greatest_seq()}
+        self._require_as_read(GMV_LEDGER)
         return self.append_postings(postings, run, unfinished.records <= MOST_ROWS_TO_COLLECT)
 
     def append_postings(self, postings: DataFrame, run: str, is_few: bool = False) -> dict[str, int]:

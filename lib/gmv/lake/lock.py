@@ -40,6 +40,10 @@ class Lock:
         self._lease = lease
 
     @property
+    def is_released(self) -> bool:
+        return self.fd < 0
+
+    @property
     def loss(self) -> str:
         """Why the lake was lost to others meanwhile (only a lease can be); empty while it is held."""
         return self._lease.loss if self._lease else ""
