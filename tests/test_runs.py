@@ -742,6 +742,24 @@ def test_a_parameter_that_is_not_understood_is_refused_before_anything_is_writte
     assert not (tmp_path / "lake").exists()
 
 
+@pytest.mark.parametrize(("name", "parameter"), [("01_bronze", "accept"), ("03_gold", "reread")])
+def test_a_parameter_of_another_notebook_is_refused(tmp_path, name, parameter):
+    with pytest.raises(UsageError, match=f"{parameter}: no such parameter of {name}"):
+        execute(name, lake=str(tmp_path / "lake"), **{parameter: True})
+
+
+def test_a_ticket_number_is_a_reason_to_accept(tmp_path):
+    with pytest.raises(UsageError, match="name the check"):
+        execute("03_gold", lake=str(tmp_path / "lake"), because=4711)
+
+
+@pytest.mark.parametrize("place", ["a_file", "a_file/lake"])
+def test_a_lake_that_can_not_be_made_is_named(tmp_path, place):
+    (tmp_path / "a_file").touch()
+    with pytest.raises(UsageError, match=f"{place} can't be made or written"):
+        execute("01_bronze", lake=str(tmp_path / place))
+
+
 def test_a_notebook_run_again_in_its_kernel_takes_its_lock_again(tmp_path):
     kernel = {"lake": str(tmp_path / "lake")}
     kernel["step"] = notebook.start("03_gold", kernel)

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REREAD = "reread"
-"""Parameter of 01_bronze alone."""
 ACCEPTING = ("accept", "because")
-"""Parameters of 03_gold alone."""
 
 PARAMETERS = (
     "start_date",
@@ -48,6 +46,8 @@ PARAMETERS = (
     REREAD,
     *ACCEPTING,
 )
+OF_ONE = {"01_bronze": (REREAD,), "03_gold": ACCEPTING}
+"""By notebook, the parameters that no other has."""
 WRITERS = ("01_bronze", "02_silver", "03_gold")
 """Notebooks that write to the lake; the others take no lock."""
 REPORT = "04_report"
@@ -67,7 +67,7 @@ def start(name: str, namespace: dict[str, Any]) -> Step:
         UsageError: for an unknown parameter or a value that can't be read.
         LakeLocked: when another run holds the lake.
     """
-    _reject_unknown(namespace)
+    _reject_unknown(name, namespace)
     if isinstance(before := namespace.get("step"), Step):  # run again from the top, in the same kernel
         before.release()
     return Step(name, {parameter: namespace.get(parameter, "") for parameter in PARAMETERS})
@@ -96,7 +96,7 @@ class Step:
         self.runs_dir = location.location(parameters["runs_dir"] or settings().runs_dir)
         self.run = check_run_id(str(parameters["run_id"])) if parameters["run_id"] else new_run_id()
         self.reread = parse_flag(REREAD, parameters[REREAD])
-        self.accepting = acceptance.asked_for(parameters["accept"], parameters["because"])
+        self.accepting = acceptance.asked_for(*(parse_text(parameters[name]) for name in ACCEPTING))
         self._facts: dict[str, Any] = {}
         self._lock: lock.Lock | None = None
         if name in WRITERS:
@@ -294,6 +294,11 @@ def parse_date(name: str, text: object) -> dt.date | None:
     raise UsageError(f"{name}: {text!r} is no date; write it as YYYY-MM-DD.")
 
 
+def parse_text(value: object) -> str:
+    """The text, also of a number, such as papermill makes of a ticket's; an empty one for None."""
+    return "" if value is None else str(value)
+
+
 def parse_flag(name: str, value: object) -> bool:
     """True of `True`, False of `False` or an empty text; papermill's `-r` brings them as texts.
 
@@ -320,8 +325,10 @@ def code_version() -> str:
     return told.stdout.strip() if told.returncode == 0 else importlib.metadata.version("gmv-pipeline")
 
 
-def _reject_unknown(namespace: dict[str, Any]) -> None:
+def _reject_unknown(name: str, namespace: dict[str, Any]) -> None:
     """papermill injects parameters that a notebook doesn't know without an error; this is the error."""
+    of_others = {one for notebook, names in OF_ONE.items() if notebook != name for one in names}
+    known = [parameter for parameter in PARAMETERS if parameter not in of_others]
     injected = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
     for cell in injected[-1:]:
         assigned = {
@@ -331,5 +338,5 @@ def _reject_unknown(namespace: dict[str, Any]) -> None:
             for target in statement.targets
             if isinstance(target, ast.Name)
         }
-        for unknown in sorted(assigned - set(PARAMETERS)):
-            raise UsageError(f"{unknown}: no such parameter; there are {', '.join(PARAMETERS)}.")
+        for unknown in sorted(assigned - set(known)):
+            raise UsageError(f"{unknown}: no such parameter of {name}; there are {', '.join(known)}.")

@@ -87,7 +87,7 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
 
     Raises:
         LakeLocked: naming who holds it.
-        UsageError: no table can be written below a folder of that name.
+        UsageError: no table can be written below a folder of that name, or it can't be made.
     """
     if not location.is_remote(lake) and (unfit := sorted(set(_UNFIT.findall(str(lake))))):
         named = " ".join(part if part.isprintable() else repr(part) for part in unfit)
@@ -96,8 +96,11 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
     path = folder / LOCK_FILE
     if _is_inherited(path):
         return Lock(int(os.environ[_INHERITED]), inherited=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UsageError(f"The lake {lake} can't be made or written: {error.strerror}.") from error
     deadline = time.monotonic() + max(wait_seconds, _LOOK_SECONDS)
     while True:
         try:

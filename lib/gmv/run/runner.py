@@ -408,10 +408,13 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
 
 
 def _publish(record: Record, show: Show, parameters: Mapping[str, Any], kernels: Kernels, then: str) -> None:
-    of_one = {"01_bronze": (notebook.REREAD,), "03_gold": notebook.ACCEPTING}
     for name, following in itertools.pairwise((*notebook.WRITERS, then)):
         with show(name), record.timed(name):
-            own = {key: record.parameters[key] for key in of_one.get(name, ()) if key in record.parameters}
+            own = {
+                key: record.parameters[key]
+                for key in notebook.OF_ONE.get(name, ())
+                if key in record.parameters
+            }
             kernels.execute(name, record.folder / f"{name}.ipynb", {**parameters, **own}, then=following)
 
 
