@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import write_deltalake
 from gmv import tables
 from gmv.lake.records import arrow_schema
@@ -32,6 +33,14 @@ def write(lake: Path, table: Table, rows: list[dict]) -> None:
         pa.Table.from_pylist(rows, schema=schema),
         mode="append",
     )
+
+
+def garble(file: Path) -> None:
+    """Harm a parquet file that can still be opened and its rows counted: the values of a column can't be read."""
+    column = pq.read_metadata(file).row_group(0).column(0)
+    begins, content = column.dictionary_page_offset or column.data_page_offset, bytearray(file.read_bytes())
+    content[begins : begins + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    file.write_bytes(content)
 
 
 def rows_of(names: str, *values: tuple) -> list[dict]:

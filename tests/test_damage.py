@@ -49,7 +49,7 @@ def scribble(file: Path) -> None:
     file.write_text("{ this is no commit")
 
 
-@pytest.mark.parametrize("harm", [cut_short, remove])
+@pytest.mark.parametrize("harm", [cut_short, remove, small_lake.garble])
 @pytest.mark.parametrize("table", ["gold/daily_gmv", "silver/purchase", "gold/gmv_ledger"])
 def test_a_damaged_parquet_file_is_named_with_what_to_do(lake, table, harm):
     harm(a_parquet_file_of(lake, table))

@@ -293,6 +293,10 @@ def cut_a_file_short(table: Path) -> None:
     a_file_of(table).write_bytes(b"PAR1 nothing PAR1")
 
 
+def garble_a_page(table: Path) -> None:
+    small_lake.garble(a_file_of(table))
+
+
 def lose_the_log(table: Path) -> None:
     shutil.rmtree(table / "_delta_log")
 
@@ -303,7 +307,7 @@ def scribble_over_the_log(table: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [shutil.rmtree, lose_a_file, cut_a_file_short, lose_the_log, scribble_over_the_log]
+    "harm", [shutil.rmtree, lose_a_file, cut_a_file_short, garble_a_page, lose_the_log, scribble_over_the_log]
 )
 def test_daily_gmv_is_restored_to_what_was_published(tmp_path, harm):
     lake = tmp_path / "a lake"
@@ -331,7 +335,7 @@ def test_a_record_that_does_not_exist_yet_is_no_damage(tmp_path):
     assert progress.unfinished_rebuilds(Reader(tmp_path)) == []
 
 
-@pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short])
+@pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, garble_a_page])
 def test_the_other_files_of_a_ledger_that_lost_one_stay(tmp_path, harm):
     for seq in (1, 2):
         small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": seq}])
@@ -341,11 +345,12 @@ def test_the_other_files_of_a_ledger_that_lost_one_stay(tmp_path, harm):
     assert len(Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger")) == 1
 
 
-@pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, scribble_over_the_log])
+@pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, garble_a_page, scribble_over_the_log])
 def test_a_ledger_that_lost_a_file_can_be_read_and_added_to(tmp_path, harm):
     small_lake.write_sample(tmp_path)
     harm(tmp_path / GMV_LEDGER.path)
-    held = a_file_of(tmp_path / GMV_LEDGER.path).read_bytes() if harm is cut_a_file_short else None
+    kept = harm in (cut_a_file_short, garble_a_page)
+    held = a_file_of(tmp_path / GMV_LEDGER.path).read_bytes() if kept else None
     assert len(rebuild._repair(tmp_path, GMV_LEDGER, "r1")) == 1
     if held:
         (kept,) = (tmp_path / rebuild.DAMAGED / "r1" / GMV_LEDGER.path).glob("*.parquet")

@@ -232,7 +232,7 @@ def _repair(lake_path: Path, table: Table, run: str) -> list[str]:
     for uri in data_files(DeltaTable(str(lake_path / table.path))):
         file = Path(uri)
         try:
-            reader.connection.execute("select max(columns(*)) from read_parquet($1)", [uri]).fetchall()
+            reader.connection.execute("select max(hash(columns(*))) from read_parquet($1)", [uri]).fetchall()
         except duckdb.Error:
             unreadable.append(file.name)
             if not location.is_remote(uri) and file.exists():
