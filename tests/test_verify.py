@@ -4,7 +4,7 @@ import datetime as dt
 import hashlib
 import json
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from gmv.progress import Unfinished
 from gmv.tables import (
     DAILY_GMV,
     DAILY_GMV_HISTORY,
+    EVENT_TABLES,
     FILES,
     GMV_LEDGER,
+    LEDGER_DAYS,
     PRODUCT_ITEM,
     PURCHASE,
     PURCHASE_EXTRA_INFO,
@@ -173,7 +175,11 @@ def test_a_lake_that_follows_the_rules_agrees(tmp_path):
     assert disagreeing(certificate) == []
     assert certificate.agrees
     assert certificate.pending_days == []
-    assert certificate.versions["gold/daily_gmv"] == 0
+    assert certificate.versions == {
+        table.path: 0 if rows.get(table.path) else None
+        for table in (*(table for table in TABLES if table.layer != "monitoring"), LEDGER_DAYS)
+    }
+    assert certificate.unfinished == ["run1"], "no step has noted that it took it in"
     assert {comparison.name: comparison.rows for comparison in certificate.comparisons} == {
         "row_accounting": 3,
         "quarantine": 0,
@@ -285,6 +291,7 @@ def test_cent_in_the_ledger_is_found_with_its_purchase_and_the_day_it_became_kno
     certificate = verified(tmp_path, rows)
     # Nothing is published for a place where no purchase counts, whatever amount is left there.
     assert disagreeing(certificate) == ["ledger_as_known", "ledger_by_day"]
+    assert certificate.pending_days == []
     assert cents_apart(certificate, "ledger_by_day") == 1
     assert differences(certificate, "ledger_as_known") == [
         {
@@ -297,6 +304,14 @@ def test_cent_in_the_ledger_is_found_with_its_purchase_and_the_day_it_became_kno
             "stored": {"amount": Decimal("-2.99")},
         }
     ]
+
+
+def test_purchase_that_the_ledger_counts_twice_is_found_though_it_is_free(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    the_row(rows, GMV_LEDGER, purchase_id="4")["purchases"] = 2
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["ledger_as_known", "ledger_by_day"]
+    assert cents_apart(certificate, "ledger_as_known") == cents_apart(certificate, "ledger_by_day") == 0
 
 
 def test_cents_in_the_ledger_that_cancel_out_are_found(tmp_path):
@@ -437,6 +452,15 @@ def test_version_under_a_file_that_does_not_hold_it_is_found(tmp_path):
     )
 
 
+def test_version_that_is_stored_under_each_file_that_holds_it_is_found(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS) | files_of(EVENTS[:1], "2"))
+    version = the_row(rows, PURCHASE.versions, transaction_date=day("2023-03-10"), purchase_id="1")
+    of_copy = {"file": "purchase-2.csv", "sha256": sha256_of("purchase-2.csv")}
+    rows[PURCHASE.versions.path].append(version | of_copy)
+    (found,) = differences(verified(tmp_path, rows), "purchase_versions")
+    assert (len(found["recomputed"]), len(found["stored"])) == (1, 2)
+
+
 def test_copy_in_another_file_is_no_version_of_its_own(tmp_path):
     rows = rows_of_lake(files_of(EVENTS) | files_of([*EVENTS, EVENTS[0]], "2"))
     assert len(rows[PURCHASE.versions.path]) == 6
@@ -455,6 +479,68 @@ def test_at_most_20_differences_are_named_and_all_are_counted(tmp_path):
     assert disagreeing(certificate) == ["purchase_extra_info"]
     assert len(differences(certificate, "purchase_extra_info")) == 20
     assert [comparison.different for comparison in certificate.comparisons if not comparison.agrees] == [25]
+
+
+# Two events of one time, and what makes the second the latest: the first column that differs, whatever the others say.
+TIES: list[tuple[Event, dict]] = [
+    (tied, greater)
+    for tied, several in (
+        (
+            Purchase(at("2023-03-10 08:00:00"), day("2023-03-10"), "?", 2, 3, day("2023-03-10"), None, 4),
+            [
+                {"transaction_date": day("2023-03-11"), "buyer_id": None},
+                {"buyer_id": 10, "prod_item_id": None},
+                {"prod_item_id": 4, "order_date": None},
+                {"order_date": day("2023-03-11"), "producer_id": None},
+                {"release_date": day("2001-01-01"), "producer_id": None},
+                {"producer_id": 5},
+            ],
+        ),
+        (
+            Purchase(at("2023-03-10 08:00:00"), day("2023-03-10"), "?"),
+            [{"buyer_id": -1}, {"prod_item_id": -1}, {"order_date": day("2001-01-01")}, {"producer_id": -1}],
+        ),
+        (
+            Purchase(
+                at("2023-03-10 08:00:00"),
+                day("2023-03-10"),
+                "?",
+                None,
+                None,
+                day("2023-03-10"),
+                day("2023-03-10"),
+            ),
+            [{"order_date": day("2023-03-11"), "release_date": None}],
+        ),
+        (
+            ProductItem(at("2023-03-10 08:00:00"), day("2023-03-10"), "?", None, 2, Decimal("9.99")),
+            [
+                {"transaction_date": day("2023-03-11"), "item_quantity": 0},
+                {"product_id": -1, "item_quantity": 0},
+                {"item_quantity": 10, "purchase_value": Decimal("0.00")},
+                {"purchase_value": Decimal("10.00")},
+            ],
+        ),
+        (
+            PurchaseExtraInfo(at("2023-03-10 08:00:00"), day("2023-03-10"), "?", "b"),
+            [{"transaction_date": day("2023-03-11"), "subsidiary": "a"}, {"subsidiary": "\u00e9"}],
+        ),
+    )
+    for greater in several
+]
+
+
+def test_ties_are_decided_by_the_columns_in_their_order(tmp_path):
+    events, expected = [], {}
+    for number, (tied, greater) in enumerate(TIES):
+        for order in ("before", "after"):
+            one = replace(tied, purchase_id=f"{number} {order}")
+            expected[one.purchase_id] = asdict(replace(one, **greater))
+            events += [one, replace(one, **greater)][:: 1 if order == "before" else -1]
+    rows = rows_of_lake(files_of(events))
+    for event in EVENT_TABLES:
+        assert rows[event.latest.path] == [expected[row["purchase_id"]] for row in rows[event.latest.path]]
+    assert disagreeing(verified(tmp_path, rows)) == []
 
 
 # --- Published, pending, in progress ------------------------------------------------------------------------
@@ -570,6 +656,7 @@ REJECTED = [
     (PURCHASE, "buyer_id", "+1"),
     (PURCHASE, "prod_item_id", "٣"),
     (PURCHASE, "order_date", "2023"),
+    (PURCHASE, "order_date", "0000-01-01"),
     (PURCHASE, "release_date", "\t"),
     (PURCHASE, "producer_id", "NULL"),
     (PRODUCT_ITEM, "product_id", "1e3"),
@@ -586,6 +673,15 @@ REJECTED = [
     (PRODUCT_ITEM, "purchase_value", "1e2"),
     (PURCHASE_EXTRA_INFO, "subsidiary", "  "),
     (PURCHASE_EXTRA_INFO, "subsidiary", "S\ufffdo Paulo"),
+    *(
+        (table, column, text)
+        for table in (PRODUCT_ITEM, PURCHASE_EXTRA_INFO)
+        for column, text in (
+            ("transaction_datetime", "2023-04-03 06:00:01"),
+            ("transaction_date", "1999-12-31"),
+            ("purchase_id", " "),
+        )
+    ),
 ]
 ONE_OF_EACH = {PURCHASE: EVENTS[0], PRODUCT_ITEM: EVENTS[1], PURCHASE_EXTRA_INFO: EVENTS[3]}
 
@@ -636,9 +732,10 @@ def test_value_that_can_not_be_read_exactly_rejects_its_record(tmp_path, table, 
     ]
 
 
-def test_record_with_a_defect_is_rejected_whatever_it_holds(tmp_path):
-    rows = rows_of_lake(files_of(EVENTS[:1]))
-    rows[PURCHASE.bronze.path][0]["defect"] = "field_count"
+@pytest.mark.parametrize("table", EVENT_TABLES, ids=name_of)
+def test_record_with_a_defect_is_rejected_whatever_it_holds(tmp_path, table):
+    rows = rows_of_lake(files_of([ONE_OF_EACH[table]]))
+    rows[table.bronze.path][0]["defect"] = "field_count"
     assert "quarantine" in disagreeing(verified(tmp_path, rows))
 
 
@@ -685,7 +782,8 @@ def retracted_lake(in_force: list[Event], retracted: list[Event]) -> Rows:
 
 
 def test_retracted_file_counts_as_if_it_had_not_arrived(tmp_path):
-    assert disagreeing(verified(tmp_path, retracted_lake(EVENTS[:5], EVENTS[5:]))) == []
+    subsidiary = PurchaseExtraInfo(at("2023-03-13 09:00:00"), day("2023-03-13"), "1", "int")
+    assert disagreeing(verified(tmp_path, retracted_lake(EVENTS[:5], [*EVENTS[5:], subsidiary]))) == []
 
 
 def test_retracted_file_that_arrives_again_under_another_name_stays_retracted(tmp_path):
@@ -816,8 +914,18 @@ def test_version_that_a_run_lost_or_invented_is_found(tmp_path):
     assert [(one["purchase_id"], one["stored"]) for one in found] == [("5", [])]
 
 
+def test_version_that_a_run_invented_of_a_purchase_far_from_its_own_is_found(tmp_path):
+    rows = rows_after_two_runs()
+    assert run_verified(tmp_path, rows).agrees
+    far = {**the_row(rows, PURCHASE.versions, purchase_id="5"), "purchase_id": "900000000"}
+    write(tmp_path / "lake", PURCHASE.versions, [far])
+    assert "purchase_versions" in disagreeing(verify_run(Reader(tmp_path / "lake"), SECOND_RUN, TODAY))
+
+
 def test_a_retraction_is_verified_by_the_purchases_of_its_file(tmp_path):
     rows = retracted_lake(EVENTS[:5], EVENTS[5:])
+    for record in [*rows[PURCHASE.bronze.path], *rows[PRODUCT_ITEM.bronze.path]]:
+        record["purchase_id"] = f" {record['purchase_id']} "
     files = [sha256_of(f"{table}-retracted.csv") for table in ("purchase", "product_item")]
     taken_out = Unfinished("ledger", ["retraction"], 0, False, ["retraction"], files, files)
     certificate = run_verified(tmp_path / "right", rows, taken_out)
