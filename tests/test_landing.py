@@ -605,6 +605,14 @@ def test_many_row_groups_hold_all_records_in_order(tmp_path, monkeypatch):
     assert rows["line"].to_pylist() == list(range(2, 5002))
 
 
+def test_end_of_line_that_two_chunks_share_is_one_end_of_line(tmp_path, monkeypatch):
+    content = HEADER.replace(b"\n", b"\r\n") + b't,d,56,"n\r\nac"\r\nt,d,57,nac\r\n'
+    whole = [good(2, "t", "d", "56", "n\r\nac"), good(4, "t", "d", "57", "nac")]
+    for number in range(1, len(content)):
+        monkeypatch.setattr(landing, "CHUNK_BYTES", number)
+        assert rows_of(tmp_path, content) == whole
+
+
 def test_records_that_each_reach_into_the_next_chunk_come_in_row_groups_too(tmp_path, monkeypatch):
     monkeypatch.setattr(landing, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(landing, "ROW_GROUP_BYTES", 50_000)
