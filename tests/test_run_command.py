@@ -15,17 +15,22 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import crash
 import psutil
 import pytest
+import small_lake
 from command import GMV, own_environment
 from gmv.errors import GmvError, LakeLocked, UsageError
 from gmv.lake import lock, spark
 from gmv.lake.reader import Reader
+from gmv.publication import Window
 from gmv.run import forking, kernels, runner
 from gmv.settings import PROJECT, settings
+from gmv.tables import DAILY_GMV_HISTORY, GMV_LEDGER, RUNS
 from jupyter_core.utils import ensure_event_loop
 
 sys.path.insert(0, str(PROJECT / "benchmarks"))
@@ -132,6 +137,73 @@ def test_a_refused_run_reports_and_is_resumed_with_its_window_and_today(folders,
     assert days == [{"day": "2023-02-08"}]  # the 18th was today
     asked = "select distinct start_date, end_date, as_of_date from monitoring.runs where event = 'started'"
     assert len(lake.rows(asked)) == 1
+
+
+def has_work(lake: Path, today: str, window: Window = runner.NO_WINDOW) -> bool:
+    """Whether a run on that day would have work, though no file has arrived."""
+    request = runner.Request(lake, lake / "landing", lake / "runs", window, small_lake.day(today))
+    return runner._has_work(runner._record(request, "r9", "run"))
+
+
+def test_nothing_is_to_do_where_all_is_published_unless_a_window_asks(tmp_path):
+    small_lake.write_sample(tmp_path)
+    assert not has_work(tmp_path, "2023-03-01")
+    february = Window(small_lake.day("2023-02-01"), small_lake.day("2023-02-28"))
+    assert has_work(tmp_path, "2023-03-01", february), "its days are computed again"
+
+
+def test_a_day_that_is_over_since_is_work_unless_its_books_are_closed(tmp_path, monkeypatch):
+    small_lake.write_sample(tmp_path)
+    on = small_lake.day("2023-03-01")
+    place = {"transaction_date": on, "subsidiary": "nacional", "known_on": on}
+    posting = {"purchase_id": "9", "amount": Decimal("1.00"), "purchases": 1, "ledger_seq": 2}
+    small_lake.write(tmp_path, GMV_LEDGER, [place | posting])
+    assert not has_work(tmp_path, "2023-03-01")
+    assert has_work(tmp_path, "2023-03-02")
+    monkeypatch.setenv("GMV_CLOSED_UNTIL", "2023-03-01")
+    settings.cache_clear()
+    assert not has_work(tmp_path, "2023-03-02")
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "lacks_report"),
+    [
+        ("run", None, True),
+        ("run", "failed", True),
+        ("notebook", "succeeded", True),
+        ("run", "succeeded", False),
+    ],
+)
+def test_a_run_that_published_and_was_stopped_leaves_its_report_to_do(tmp_path, kind, outcome, lacks_report):
+    small_lake.write_sample(tmp_path, run="20230301T060000-0001")
+    began, after = small_lake.at("2023-03-02T06:00:00"), small_lake.at("2023-03-02T06:05:00")
+    small_lake.write(tmp_path, RUNS, [{"run": "r2", "kind": "run", "event": "started", "at": began}])
+    assert not has_work(tmp_path, "2023-03-02"), "it had published nothing"
+    published = {"transaction_date": small_lake.day("2023-02-08"), "subsidiary": "internacional", "run": "r2"}
+    number = {"previous_gmv": Decimal("554.50"), "gmv": Decimal("554.50"), "ledger_seq": 2}
+    small_lake.write(tmp_path, DAILY_GMV_HISTORY, [published | number | {"published_at": began}])
+    if outcome:
+        ended = {"run": "r3", "kind": kind, "event": "ended", "at": after, "outcome": outcome}
+        small_lake.write(tmp_path, RUNS, [ended])
+    assert has_work(tmp_path, "2023-03-02") is lacks_report
+
+
+def test_a_run_is_resumed_with_its_own_window_and_today(tmp_path):
+    request = runner.Request(tmp_path, tmp_path / "landing", tmp_path / "runs", resume="r1")
+    first, last, today = map(small_lake.day, ("2023-02-01", "2023-02-20", "2023-02-21"))
+    of_run = {"start_date": first, "end_date": last, "as_of_date": today, "event": "started"}
+    other = {"run": "r2", "kind": "run", "event": "started", "as_of_date": small_lake.day("2023-03-01")}
+    small_lake.write(tmp_path, RUNS, [other, {"run": "r1", "kind": "run"} | of_run])
+    small_lake.write(tmp_path, RUNS, [{"run": "r4", "kind": "retract"} | of_run])
+    resumed = runner._resumed(request)
+    assert (resumed.window, resumed.as_of_date) == (Window(first, last), today)
+    for wrong in (
+        replace(request, resume="r4"),
+        replace(request, as_of_date=today),
+        replace(request, window=Window(first, last)),
+    ):
+        with pytest.raises(UsageError, match="--resume"):
+            runner._resumed(wrong)
 
 
 def test_ctrl_c_is_recorded_leaves_no_process_and_the_next_run_completes(folders, tmp_path):
