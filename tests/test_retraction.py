@@ -142,7 +142,12 @@ def test_a_retracted_file_leaves_every_number_and_an_undo_brings_it_back(lake):
 
 
 def test_a_file_may_be_retracted_some_of_whose_records_name_no_purchase(lake):
-    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    lake.arrive("1", "purchase 03-10T08:00 1 paid")
+    lake.put(
+        "product_item-1.csv",  # what stays has spaces around its purchase, too
+        """transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value
+           2023-03-10 08:00:00,2023-03-10, 1 ,,1,10.00""",
+    )
     lake.put(
         "product_item-2.csv",
         """transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value

@@ -146,6 +146,9 @@ READINGS = {
         ("07", "07"),
         ("7", "7"),
         (" \ufeff7\u202f\u00a0", "7"),
+        ("7 ", "7"),
+        ("7\u00a0", "7"),
+        (" 7", "7"),
         ("A  1", "A  1"),
         ("日本-🛒", "日本-🛒"),
         ("null", "null"),
@@ -244,6 +247,7 @@ READINGS = {
     ("purchase_extra_info", "subsidiary"): [
         ("nacional", "nacional"),
         ("  São Paulo ", "São Paulo"),
+        ("nacional ", "nacional"),
         ("Nacional", "Nacional"),
         ('a "b", c', 'a "b", c'),
         ("two\nlines", "two\nlines"),
@@ -347,6 +351,7 @@ def test_exact_copies_are_one_version_brought_by_the_first_run_and_file(spark):
         {"purchase_value": "55.590", "file": "c.csv", "sha256": "cc", "run": "r1"},  # same typed value
         {"purchase_value": " 55.59", "file": "a.csv", "sha256": "dd", "run": "r2"},
         {"purchase_value": "55.59", "file": "c.csv", "sha256": "ab", "run": "r1"},
+        {"purchase_value": "55.59", "file": "d.csv", "sha256": "aa", "run": "r1"},
         {"purchase_value": "55.60", "file": "z.csv", "sha256": "zz", "run": "r9"},  # no copy: another value
         {"purchase_id": "01", "file": "y.csv", "sha256": "yy", "run": "r9"},  # no copy: another purchase
         {"product_id": "", "file": "x.csv", "sha256": "xx", "run": "r9"},  # no copies of the others,
