@@ -15,6 +15,7 @@ from gmv import monitoring, notebook, progress, publication, rebuild, silver
 from gmv.errors import GmvError
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader, data_files
+from gmv.progress import Unfinished
 from gmv.rebuild import Rebuilt
 from gmv.tables import (
     DAILY_GMV,
@@ -359,3 +360,12 @@ def test_a_ledger_that_lost_a_file_can_be_read_and_added_to(tmp_path, harm):
     small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": 2}])
     assert rebuild._repair(tmp_path, GMV_LEDGER, "r1") == []
     assert Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger") == [{"ledger_seq": 2}]
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, lose_a_file])
+def test_a_ledger_that_was_lost_goes_on_after_the_batches_that_its_history_tells_of(tmp_path, harm):
+    small_lake.write_sample(tmp_path)
+    harm(tmp_path / GMV_LEDGER.path)
+    rebuild._repair(tmp_path, GMV_LEDGER, "r1")
+    nothing = Unfinished("ledger", [], 0, is_everything=False)
+    assert Lake(tmp_path, None).post(None, nothing, "r2") == {"postings": 0, "ledger_seq": 1}
