@@ -246,12 +246,15 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
         ("another.csv", "purchase", "an", "retracted", "it is of another shop", "out1"),
     )
     write(tmp_path, tables.FILES, files)
-    record = rows_of(
-        "transaction_datetime transaction_date purchase_id release_date file sha256 line",
-        ("2023-03-10 08:00:00", "2023-03-10", " 1 ", "2023-03-10", "bad.csv", "ba", 2),
-        ("2023-03-10 08:00:00", "2023-03-10", "2", "2023-03-10", "another.csv", "an", 2),
+    records = rows_of(
+        "transaction_datetime transaction_date purchase_id release_date file sha256 line run",
+        ("2023-03-10 08:00:00", "2023-03-10", " 1 ", "2023-03-10", "bad.csv", "ba", 2, "run1"),
+        ("2023-03-10 08:00:00", "2023-03-10", "2", "2023-03-10", "another.csv", "an", 2, "run1"),
+        # A greater event of the same day, which no step has taken in yet.
+        ("2023-03-10 09:00:00", "2023-03-10", "1", "2023-03-10", "later.csv", "la", 2, "run9"),
     )
-    write(tmp_path, tables.PURCHASE.bronze, record)
+    arrived = {"ingested_at": at("2023-03-11 06:00:00")}
+    write(tmp_path, tables.PURCHASE.bronze, [record | arrived for record in records])
     (change,) = explain.days(Reader(tmp_path), Window(ten, ten), LATER)
     paid, retracted = change.parts
     assert (paid.why, paid.arrived, paid.event.is_in_force) == ("Payment received", ["bad.csv"], False)
@@ -264,6 +267,19 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
         "bad.csv",
         is_in_force=False,
     )
+
+    put_back = {"cause": "undo", "ledger_seq": 3, "run": "undo1", "recorded_at": at("2023-03-16 06:01:00")}
+    write(tmp_path, tables.GMV_LEDGER, [place | posted[0] | put_back])
+    noted = {"step": "ledger", "bronze_run": "undo1", "recorded_at": at("2023-03-16 06:02:00")}
+    write(tmp_path, tables.PROGRESS, [noted])
+    write(
+        tmp_path, tables.FILES, [files[1] | {"outcome": "restored", "reason": "it was none", "run": "undo1"}]
+    )
+    (change,) = explain.days(Reader(tmp_path), Window(ten, ten), LATER)
+    undone = change.parts[2]
+    assert undone.why == "Payment received, because a retracted file was restored"
+    assert (undone.arrived, undone.because) == (["bad.csv"], "it was none")
+    assert [part.event.is_in_force for part in change.parts] == [True, True, True]
 
 
 def test_a_posting_is_told_by_the_event_of_then_though_its_file_was_retracted_since(lake):
