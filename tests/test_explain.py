@@ -282,6 +282,55 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
     assert [part.event.is_in_force for part in change.parts] == [True, True, True]
 
 
+def test_a_retraction_is_told_by_the_file_of_its_purchase_though_the_event_is_in_another(tmp_path):
+    ten = day("2023-03-10")
+    place = {
+        "purchase_id": "1",
+        "transaction_date": ten,
+        "subsidiary": "nac",
+        "known_on": ten,
+        "ledger_seq": 2,
+    }
+    taken_back = {"amount": Decimal("-100.00"), "purchases": -1, "reason": "paid", "cause": "retraction"}
+    when = {"run": "out1", "recorded_at": at("2023-03-15 06:01:00")}
+    by_rule = {
+        "amount": Decimal("100.00"),
+        "purchases": 1,
+        "reason": "paid",
+        "cause": "rule",
+        "ledger_seq": 3,
+    }
+    later = {"run": "rebuild1", "recorded_at": at("2023-03-16 06:01:00")}
+    write(tmp_path, tables.GMV_LEDGER, [place | taken_back | when, place | by_rule | later])
+    noted = rows_of(
+        "bronze_run recorded_at", ("run1", at("2023-03-11 06:02:00")), ("out1", at("2023-03-15 06:02:00"))
+    )
+    write(tmp_path, tables.PROGRESS, [{"step": "ledger", **row} for row in noted])
+    files = rows_of(
+        "path table sha256 outcome reason run",
+        ("item.csv", "product_item", "it", "retracted", "in another currency", "out1"),
+        ("another.csv", "product_item", "an", "retracted", "it is of another shop", "out1"),
+    )
+    write(tmp_path, tables.FILES, files)
+    records = rows_of(
+        "transaction_datetime transaction_date purchase_id item_quantity purchase_value file sha256 run",
+        ("2023-03-10 08:00:00", "2023-03-10", "1", "1", "100.00", "item.csv", "it", "run1"),
+        ("2023-03-10 08:00:00", "2023-03-10", "2", "1", "100.00", "another.csv", "an", "run1"),
+    )
+    write(tmp_path, tables.PRODUCT_ITEM.bronze, records)
+    paid = {"transaction_datetime": at("2023-03-10 08:00:00"), "transaction_date": ten, "release_date": ten}
+    brought = {"purchase_id": "1", "file": "purchase.csv", "sha256": "pu", "run": "run1"}
+    write(tmp_path, tables.PURCHASE.versions, [paid | brought])
+    (change,) = explain.days(Reader(tmp_path), Window(ten, ten), LATER)
+    part, of_rule = change.parts
+    assert (part.event.file, part.arrived, part.because) == (
+        "purchase.csv",
+        ["item.csv"],
+        "in another currency",
+    )
+    assert (of_rule.event.file, of_rule.arrived) == ("purchase.csv", ()), "a rule is no file's doing"
+
+
 def test_a_posting_is_told_by_the_event_of_then_though_its_file_was_retracted_since(lake):
     lake.arrive("a", "purchase 03-10T07:00 1 unpaid\n item 03-10T08:00 1 1 100.00")
     lake.arrive("b", "purchase 03-10T08:00 1 paid")
