@@ -12,12 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import crash
+import gmv.lake.lake
 import model
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from gmv import bronze, notebook, problems, publication, show, status
 from gmv.errors import GmvError, LakeLocked, PublicationRefused, UsageError
-from gmv.lake import location, lock, records
+from gmv.lake import location, lock, pruning, records
 from gmv.report import health
 from gmv.settings import settings
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, FILES, PRODUCT_ITEM
@@ -845,3 +847,22 @@ def change_item(lake: TestLake, purchase_id: str, value: str) -> None:
         predicate=f"purchase_id = '{purchase_id}'",
     )
     assert changed["num_updated_rows"] == 1
+
+
+def test_what_is_too_much_to_be_looked_up_comes_to_the_same_by_spark_alone(tmp_path, monkeypatch):
+    found = []
+    for at_most in (100_000, 0):
+        monkeypatch.setattr(pruning, "MOST_IDS", at_most)
+        monkeypatch.setattr(gmv.lake.lake, "MOST_ROWS_TO_COLLECT", at_most)
+        (tmp_path / str(at_most)).mkdir()
+        lake = TestLake(tmp_path / str(at_most))
+        for number, arriving in enumerate((FIRST, SECOND, "item 03-19T08:00 stays 1 7.00")):
+            lake.arrive(str(number), arriving)
+            if number == 2:
+                lake.put("product_item-bad.csv", QUARANTINED)
+                lake.retract("purchase-1.csv")
+            lake.run()
+        found.append(crash.content(lake.path))
+    few, many = found
+    for table, rows in few.items():
+        assert many[table] == rows, table

@@ -103,8 +103,17 @@ def days(counts: Iterable[Mapping]) -> pd.DataFrame:
 
 def certificate(of: Certificate) -> pd.DataFrame:
     """What was compared: rows, how many differ, and cents apart where amounts are compared."""
-    shown = ("name", "rows", "different", "cents_apart")
-    return _frame([{name: getattr(comparison, name) for name in shown} for comparison in of.comparisons])
+    return _frame(
+        [
+            {
+                "name": one.name,
+                "rows": one.rows,
+                "different": one.different,
+                "cents_apart": "" if one.cents_apart is None else str(one.cents_apart),
+            }
+            for one in of.comparisons
+        ]
+    )
 
 
 def changes(history: Iterable[Mapping]) -> pd.DataFrame:
