@@ -860,7 +860,7 @@ def test_what_is_too_much_to_be_looked_up_comes_to_the_same_by_spark_alone(tmp_p
             lake.arrive(str(number), arriving)
             if number == 2:
                 lake.put("product_item-bad.csv", QUARANTINED)
-                lake.retract("purchase-1.csv")
+                lake.retract("purchase-0.csv")
             lake.run()
         found.append(crash.content(lake.path))
     few, many = found
