@@ -16,7 +16,7 @@ from gmv import retraction
 from gmv.errors import UsageError
 from gmv.lake import faults, location
 from gmv.lake.reader import Reader
-from gmv.notebook import new_run_id
+from gmv.notebook import OF_ONE, new_run_id
 from gmv.settings import PROJECT, settings
 from model import Event, ProductItem, Purchase, PurchaseExtraInfo
 from strategies import write_csv
@@ -179,7 +179,9 @@ class TestLake:
         namespace: dict = {}
         with _any_share_in_quarantine():
             for name in notebooks:
-                namespace = execute(name, **common, **parameters)
+                of_others = [one for notebook, own in OF_ONE.items() if notebook != name for one in own]
+                known = {key: value for key, value in parameters.items() if key not in of_others}
+                namespace = execute(name, **common, **known)
         return namespace
 
     def retract(self, name: str, because: str = "it is wrong", undo: bool = False) -> str:

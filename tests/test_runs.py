@@ -756,9 +756,9 @@ def test_a_ticket_number_is_a_reason_to_accept(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["a_file", "a_file/lake"])
-def test_a_lake_that_can_not_be_made_is_named(tmp_path, place):
+def test_a_lake_that_is_a_file_is_wrong_use_and_named(tmp_path, place):
     (tmp_path / "a_file").touch()
-    with pytest.raises(UsageError, match=f"{place} can't be made or written"):
+    with pytest.raises(UsageError, match=f"{place} is no folder"):
         execute("01_bronze", lake=str(tmp_path / place))
 
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmv.errors import LakeLocked, UsageError
+from gmv.errors import GmvError, LakeLocked, UsageError
 from gmv.lake import location
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
 
     Raises:
         LakeLocked: naming who holds it.
-        UsageError: no table can be written below a folder of that name, or it can't be made.
+        UsageError: no table can be written below a folder of that name, or it is none.
+        GmvError: it can't be made or written.
     """
     if not location.is_remote(lake) and (unfit := sorted(set(_UNFIT.findall(str(lake))))):
         named = " ".join(part if part.isprintable() else repr(part) for part in unfit)
@@ -99,8 +100,12 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise UsageError(f"The lake {lake} can't be made or written: {error.strerror}.") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"The lake {lake} is no folder: {error.strerror}. Name another by --lake."
+        ) from error
+    except OSError as error:  # a disk that is full or read-only may be mended in a minute
+        raise GmvError(f"The lake {lake} can't be made or written: {error.strerror}.") from error
     deadline = time.monotonic() + max(wait_seconds, _LOOK_SECONDS)
     while True:
         try:
