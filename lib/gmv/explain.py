@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -353,10 +353,7 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
                 on step = 'ledger' and recorded_at = noted_at
         ),
         -- What the ledger had not taken in yet is behind no posting.
-        took as (
-            select bronze_run, min(recorded_at) as taken_at from monitoring.progress
-            where step = 'ledger' group by bronze_run
-        ),
+        took as ({_TAKEN_AT}),
         arrived as (
             select purchase_id, posted_at, list(distinct file order by file) as files
             from ({brought}) as brought join taken on brought.run = taken.bronze_run
@@ -383,15 +380,15 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         """,
         days=list(on),
     )
-    retracted = reader.rows(
-        "select distinct sha256 from bronze.files where outcome in ('retracted', 'restored')"
-    )
-    holding = progress.purchases_in(
-        reader, {row["sha256"] for row in retracted}, {row["purchase_id"] for row in rows}
-    )
+    outcomes: dict[str, list[dict]] = defaultdict(list)
+    for row in reader.rows(
+        "select * from bronze.files where outcome in ('retracted', 'restored') order by recorded_at, run"
+    ):
+        outcomes[row["sha256"]].append(row)
+    holding = progress.purchases_in(reader, outcomes.keys(), {row["purchase_id"] for row in rows})
     of_retracted = {purchase for _, purchase in holding}
     by_then = _told_by_bronze(
-        reader, [row for row in rows if not row["was_there"] or row["purchase_id"] in of_retracted]
+        reader, [row for row in rows if not row["was_there"] or row["purchase_id"] in of_retracted], outcomes
     )
     for row in rows:
         event, files = by_then.get(row["number"]) or (_event(row), row["files"] or ())
@@ -422,10 +419,15 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         )
 
 
-def _told_by_bronze(reader: Reader, postings: Sequence[dict]) -> dict[int, tuple[Event, list[str]]]:
+def _told_by_bronze(
+    reader: Reader, postings: Sequence[dict], outcomes: Mapping[str, Sequence[dict]]
+) -> dict[int, tuple[Event, list[str]]]:
     """The event behind each posting, and the files that made the ledger post, as they were in force then.
 
     For what silver does not tell: a file was retracted or put back, or a rule rejects by now what it holds.
+
+    Args:
+        outcomes: by sha256, when a file was retracted or put back, oldest first.
 
     Returns:
         By number of the posting; without those of which bronze has nothing.
@@ -433,23 +435,13 @@ def _told_by_bronze(reader: Reader, postings: Sequence[dict]) -> dict[int, tuple
     if not postings:
         return {}
     records = _records(reader, {row["purchase_id"] for row in postings})
-    taken_at = {
-        row["bronze_run"]: row["taken_at"]
-        for row in reader.rows(
-            "select bronze_run, min(recorded_at) as taken_at from monitoring.progress "
-            "where step = 'ledger' group by bronze_run"
-        )
-    }
-    outcomes: dict[str, list[dict]] = defaultdict(list)
-    for row in reader.rows(
-        "select * from bronze.files where outcome in ('retracted', 'restored') order by recorded_at, run"
-    ):
-        outcomes[row["sha256"]].append(row)
+    taken_at = {row["bronze_run"]: row["taken_at"] for row in reader.rows(_TAKEN_AT)}
 
     def is_in_force(record: dict, by: dt.datetime) -> bool:
         if not record["is_valid"] or taken_at.get(record["run"], dt.datetime.max) > by:
             return False
-        known = [row for row in outcomes[record["sha256"]] if taken_at.get(row["run"], dt.datetime.max) <= by]
+        of_file = outcomes.get(record["sha256"], ())
+        known = [row for row in of_file if taken_at.get(row["run"], dt.datetime.max) <= by]
         return not known or known[-1]["outcome"] == "restored"
 
     told = {}
@@ -491,6 +483,10 @@ def _told_by_bronze(reader: Reader, postings: Sequence[dict]) -> dict[int, tuple
 
 
 _MOMENT = dt.timedelta(microseconds=1)
+_TAKEN_AT = """
+    select bronze_run, min(recorded_at) as taken_at from monitoring.progress
+    where step = 'ledger' group by bronze_run"""
+"""SQL: when the ledger had taken in each bronze run."""
 
 
 def _records(reader: Reader, purchases: Collection[str]) -> dict[str, list[dict]]:
