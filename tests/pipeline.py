@@ -14,9 +14,10 @@ import nbformat
 import pytest
 from gmv import retraction
 from gmv.errors import UsageError
+from gmv.identity import new_run_id
 from gmv.lake import faults, location
 from gmv.lake.reader import Reader
-from gmv.notebook import OF_ONE, new_run_id
+from gmv.parameters import OF_ONE
 from gmv.settings import PROJECT, settings
 from model import Event, ProductItem, Purchase, PurchaseExtraInfo
 from strategies import write_csv

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import small_lake
 from deltalake import DeltaTable
-from gmv import monitoring, notebook, progress, publication, rebuild, silver
+from gmv import identity, monitoring, progress, publication, rebuild, silver
 from gmv.errors import GmvError
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader, data_files
@@ -73,7 +73,7 @@ def used(once_used, tmp_path) -> TestLake:
 
 
 def rebuilt(lake: TestLake, spark) -> Rebuilt:
-    return rebuild.rebuild(Lake(lake.path, spark), notebook.new_run_id(), lambda _: SHOW())
+    return rebuild.rebuild(Lake(lake.path, spark), identity.new_run_id(), lambda _: SHOW())
 
 
 def contents(lake: TestLake) -> dict[str, list[str]]:

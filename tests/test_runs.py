@@ -866,3 +866,13 @@ def test_what_is_too_much_to_be_looked_up_comes_to_the_same_by_spark_alone(tmp_p
     few, many = found
     for table, rows in few.items():
         assert many[table] == rows, table
+
+
+@pytest.mark.parametrize(("facts", "begins"), [("", "UsageError: nonsense: "), ("here", "Traceback")])
+def test_a_person_reads_an_errors_sentence_and_a_runs_record_has_its_stack_trace(facts, begins, monkeypatch):
+    monkeypatch.setattr(GmvError, "shows_stack_trace", False)
+    if facts:
+        monkeypatch.setenv(notebook.FACTS_FOLDER, facts)
+    with pytest.raises(UsageError) as wrong:
+        notebook.start("04_report", {"In": ["# Parameters\nnonsense = 1"]})
+    assert wrong.value._render_traceback_()[0].startswith(begins)

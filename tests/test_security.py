@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from command import GMV
-from gmv import landing, notebook, show
+from gmv import identity, landing, show
 from gmv.errors import UsageError
+from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.quality import acceptance
 from gmv.tables import DAILY_GMV, PURCHASE_EXTRA_INFO
@@ -25,8 +26,8 @@ SQL = "'; drop table gold.daily_gmv; --"
 )
 def test_a_run_id_can_not_leave_the_runs_folder(run_id):
     with pytest.raises(UsageError, match="is no run id"):
-        notebook.check_run_id(run_id)
-    assert notebook.check_run_id("nightly-2023.02_28") == "nightly-2023.02_28"
+        identity.check_run_id(run_id)
+    assert identity.check_run_id("nightly-2023.02_28") == "nightly-2023.02_28"
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "gold/../gold/daily_gmv", "daily_gmv; drop", "'", ""])
@@ -44,7 +45,7 @@ def test_a_file_outside_of_landing_is_not_read_through_a_link(tmp_path):
     with pytest.raises(landing.Refused, match="leads out of the landing folder"):
         landing.sha256(file)
     with pytest.raises(landing.Refused, match="leads out of the landing folder"):
-        landing.stage(file, PURCHASE_EXTRA_INFO, "r1", notebook.records.now(), tmp_path / "staged")
+        landing.stage(file, PURCHASE_EXTRA_INFO, "r1", records.now(), tmp_path / "staged")
 
 
 def test_values_are_parameters_of_sql_and_never_its_text(tmp_path):

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import model
 from gmv import maintain, rebuild, silver_sums
+from gmv.identity import new_run_id
 from gmv.lake import spark
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Reader
-from gmv.notebook import finish_killed_run, new_run_id
+from gmv.recovery import finish_killed_run
 from gmv.tables import EVENT_TABLES
 from gmv.verify import verify
 from hypothesis import HealthCheck, settings

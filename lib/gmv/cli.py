@@ -230,7 +230,7 @@ def show(
     """
     from gmv import show as shown
     from gmv.lake.reader import Reader
-    from gmv.notebook import parse_date
+    from gmv.parameters import parse_date
     from gmv.publication import Window
     from gmv.quality import lists
 
@@ -278,7 +278,7 @@ def explain(
     from gmv import tell
     from gmv.errors import UsageError
     from gmv.lake.reader import Reader
-    from gmv.notebook import parse_date
+    from gmv.parameters import parse_date
     from gmv.publication import Window
     from gmv.settings import settings
 
@@ -321,7 +321,7 @@ def status(
     from gmv import show as shown
     from gmv import status as state
     from gmv.lake.reader import Reader
-    from gmv.notebook import parse_date
+    from gmv.parameters import parse_date
     from gmv.settings import settings
 
     today = parse_date("--as-of-date", as_of_date) or settings().today()
@@ -438,7 +438,7 @@ def export(
     from gmv import export as exporting
     from gmv.lake.location import location
     from gmv.lake.reader import Reader
-    from gmv.notebook import parse_date
+    from gmv.parameters import parse_date
     from gmv.publication import Window
 
     window = Window(parse_date("--start-date", start_date), parse_date("--end-date", end_date))
@@ -570,7 +570,7 @@ def _request(
     accepting: Acceptance | None = None,
 ) -> Request:
     from gmv.errors import UsageError
-    from gmv.notebook import parse_date
+    from gmv.parameters import parse_date
     from gmv.publication import Window
     from gmv.run.runner import Request
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 
 
@@ -10,10 +9,12 @@ class GmvError(Exception):
     """Something that the user must know: one or two sentences, what happened and what to do."""
 
     exit_code = 1
+    shows_stack_trace = False
+    """Whether IPython shows the stack trace, too, instead of the sentence alone."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the sentence alone, where a person runs a notebook; the stack trace in a run's record."""
-        if "GMV_FACTS" in os.environ:
+        """What IPython shows."""
+        if self.shows_stack_trace:
             return traceback.format_exception(self)
         return [f"{type(self).__name__}: {self}"]
 

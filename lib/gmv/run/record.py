@@ -14,10 +14,10 @@ from time import monotonic
 from typing import Any
 
 from gmv.errors import GmvError, PublicationRefused
+from gmv.identity import code_version
 from gmv.lake import faults, location, records, spark
 from gmv.lake.lock import Lock
 from gmv.lake.reader import Reader
-from gmv.notebook import code_version
 from gmv.publication import Window
 from gmv.run import signals
 from gmv.tables import RUNS, TABLES

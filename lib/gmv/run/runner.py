@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmv import bronze, monitoring, notebook, progress, publication, verify
+from gmv import bronze, monitoring, notebook, progress, publication, recovery, verify
 from gmv.errors import GmvError, PublicationRefused, UsageError
+from gmv.identity import new_run_id
 from gmv.lake import faults, location, lock, spark
 from gmv.lake.reader import Reader
 from gmv.notebook import REPORT
+from gmv.parameters import ACCEPTING, OF_ONE, REREAD
 from gmv.publication import Window
 from gmv.quality.acceptance import Acceptance
 from gmv.run import alerts, signals
@@ -72,7 +74,7 @@ def run(request: Request, show: Show) -> Record:
         LakeLocked, PublicationRefused, GmvError: after the record has noted it.
     """
     _spare_pandas()
-    run_id = notebook.new_run_id()
+    run_id = new_run_id()
     if request.record_to:
         request.record_to.unlink(missing_ok=True)  # a run that does not begin leaves none
     _require_places(request)
@@ -134,13 +136,13 @@ def retract(
     """
     from gmv import retraction  # with Spark's client, which a run itself has no use for
 
-    run_id = notebook.new_run_id()
+    run_id = new_run_id()
     _require_lake(request)
     if run:
         _require_places(request)
     with _held(request.lake, f"retraction {run_id}") as held, _stopping_on_terminate():
         _finish_killed_rebuild(request, held, show)
-        notebook.finish_killed_run(request.lake)
+        recovery.finish_killed_run(request.lake)
         content = retraction.named(Reader(request.lake), name, request.landing)
         if undo and not content.changed_at:
             raise UsageError(f"{content.path} was never retracted; there is nothing to undo.")
@@ -155,7 +157,7 @@ def retract(
         else:
             state = "counts again" if undo else "is retracted"
             tell(f"{content.path} {state} since {content.changed_at:%Y-%m-%d %H:%M} UTC: {content.reason}")
-        return _run(request, notebook.new_run_id(), held, show) if run else None
+        return _run(request, new_run_id(), held, show) if run else None
 
 
 def rebuild(request: Request, show: Show) -> tuple[Record, Certificate]:
@@ -170,7 +172,7 @@ def rebuild(request: Request, show: Show) -> tuple[Record, Certificate]:
         GmvError: when the rebuilt tables do not agree with what the second engine makes of bronze.
     """
     _require_lake(request)
-    run_id = notebook.new_run_id()
+    run_id = new_run_id()
     with _held(request.lake, f"rebuild {run_id}") as held, _stopping_on_terminate():
         bronze.finish_killed_run(request.lake)
         return _rebuild(request, run_id, held, show)
@@ -214,7 +216,7 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
 def _finish_killed_rebuild(request: Request, held: lock.Lock, show: Show) -> None:
     if progress.unfinished_rebuilds(Reader(request.lake)):
         bronze.finish_killed_run(request.lake)
-        _rebuild(request, notebook.new_run_id(), held, show)
+        _rebuild(request, new_run_id(), held, show)
 
 
 def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
@@ -232,7 +234,7 @@ def verify_all(request: Request, show: Show) -> tuple[Certificate, Path]:
         GmvError: when the folder can't be made.
     """
     _require_lake(request)
-    run_id = notebook.new_run_id()
+    run_id = new_run_id()
     reader = Reader(request.lake)
     lock.ensure_free(request.lake)
     verify.pin(reader)
@@ -261,14 +263,14 @@ def maintain(request: Request, show: Show) -> list[dict]:
     """
     _require_lake(request)
     with _held(request.lake, "gmv maintain") as held:
-        notebook.finish_killed_run(request.lake)
+        recovery.finish_killed_run(request.lake)
         return _maintain(request, held, show)
 
 
 def _maintain(request: Request, held: lock.Lock, show: Show) -> list[dict]:
     from gmv import maintain as maintaining
 
-    record = _record(replace(request, window=NO_WINDOW, record_to=None), notebook.new_run_id(), "maintain")
+    record = _record(replace(request, window=NO_WINDOW, record_to=None), new_run_id(), "maintain")
     with show("maintain"), record.kept(held):
         return maintaining.maintain(request.lake)
 
@@ -276,7 +278,7 @@ def _maintain(request: Request, held: lock.Lock, show: Show) -> list[dict]:
 def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     record = _record(request, run_id, "run")
     with _watched(request, record), record.kept(held):
-        notebook.finish_killed_run(request.lake)
+        recovery.finish_killed_run(request.lake)
         files = bronze.unread(Reader(request.lake), request.landing, request.reread)
         if not files and not request.accepting and not _has_work(record):
             record.ends_as = "nothing_new"
@@ -351,7 +353,7 @@ def make_report(request: Request, show: Show) -> Path:
         GmvError: when its folder can't be made.
     """
     location.require_lake(request.lake)
-    run_id = notebook.new_run_id()
+    run_id = new_run_id()
     place = request.runs_dir / f"report-{run_id}"
     folder = location.local_twin(place)
     location.make_new(folder)
@@ -410,11 +412,7 @@ def _execute(request: Request, record: Record, held: lock.Lock, show: Show, is_s
 def _publish(record: Record, show: Show, parameters: Mapping[str, Any], kernels: Kernels, then: str) -> None:
     for name, following in itertools.pairwise((*notebook.WRITERS, then)):
         with show(name), record.timed(name):
-            own = {
-                key: record.parameters[key]
-                for key in notebook.OF_ONE.get(name, ())
-                if key in record.parameters
-            }
+            own = {key: record.parameters[key] for key in OF_ONE.get(name, ()) if key in record.parameters}
             kernels.execute(name, record.folder / f"{name}.ipynb", {**parameters, **own}, then=following)
 
 
@@ -519,15 +517,15 @@ def _parameters(request: Request) -> dict[str, str]:
 def _of_one_notebook(request: Request) -> dict[str, Any]:
     """Parameters that only one notebook knows, and only where they were asked for."""
     asked = request.accepting
-    accepting = dict(zip(notebook.ACCEPTING, (asked.check, asked.because), strict=True)) if asked else {}
-    return accepting | ({notebook.REREAD: True} if request.reread else {})
+    accepting = dict(zip(ACCEPTING, (asked.check, asked.because), strict=True)) if asked else {}
+    return accepting | ({REREAD: True} if request.reread else {})
 
 
 @contextlib.contextmanager
 def _held(lake: Path, holder: str) -> Iterator[lock.Lock]:
     held = lock.acquire(lake, holder)
     try:
-        notebook.follow_clock(lake)
+        recovery.follow_clock(lake)
         yield held
     finally:
         held.release()
