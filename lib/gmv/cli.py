@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import itertools
 import json
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from gmv.terminal import Format, Rows, print_tables, say, showing, write_json, write_rows
 
+if TYPE_CHECKING:
     from gmv.quality.acceptance import Acceptance
     from gmv.run.record import Record
     from gmv.run.runner import Request
-    from gmv.status import Status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,15 +69,6 @@ AcceptOption = Annotated[
     str, typer.Option("--accept", metavar="CHECK|all", help="Publish although this check fails.")
 ]
 BecauseOption = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept on record.")]
-
-
-class Format(StrEnum):
-    """How rows are printed."""
-
-    table = "table"
-    csv = "csv"
-    spreadsheet = "spreadsheet"
-    json = "json"
 
 
 class ExportFormat(StrEnum):
@@ -143,8 +129,8 @@ def run(
         record_to,
         acceptance.asked_for(accept, because),
     )
-    record = runner.run(request, _showing)
-    _tell_run(record, request)
+    record = runner.run(request, showing)
+    _say_how_it_ended(record, request)
 
 
 @app.command(
@@ -174,13 +160,13 @@ def plan(
     request = _request(
         start_date, end_date, as_of_date, lake, landing, runs_dir, reread, resume, accepting=accepting
     )
-    planned = planning.plan(request, _showing)
+    planned = planning.plan(request, showing)
     if output is Format.table:
-        _print_tables(tell.plan_tables(planned))
+        print_tables(tell.plan_tables(planned))
     elif output is Format.json:
-        _print_rows([], tell.plan_as_object(planned), output, "")
+        write_json(tell.plan_as_object(planned))
     else:
-        _print_rows([*tell.PLAN_COLUMNS], tell.plan_rows(planned.changes), output, "")
+        write_rows(tell.PLAN_COLUMNS, tell.plan_rows(planned.changes), output)
     if planned.refused:
         raise PublicationRefused(f"This is only a plan; a run would say: {planned.refused}")
 
@@ -197,7 +183,7 @@ def report(
     from gmv.run import runner
 
     request = _request(start_date, end_date, as_of_date, lake, None, runs_dir)
-    print(f"Report: {runner.make_report(request, _showing)}")
+    print(f"Report: {runner.make_report(request, showing)}")
 
 
 @app.command(
@@ -237,9 +223,12 @@ def show(
     if table in lists.LISTS and not (known_on or recorded_by or start_date or end_date):
         listed = lists.LISTS[table]
         found = listed.rows(Reader(_lake(lake)))
-        drawn = found[: shown.MOST_DRAWN] if output is Format.table else found
-        note = _about(listed.one_row_is, "first", drawn, len(found))
-        _print_rows([*listed.columns], drawn, output, table, note)
+        if output is Format.table:
+            drawn = found[: shown.MOST_DRAWN]
+            note = shown.which_rows(listed.one_row_is, "first", len(drawn), len(found))
+            say([Rows(listed.columns, drawn, table, note)])
+        else:
+            write_rows(listed.columns, found, output)
         return
     of = shown.table_named(table)
     # Either end alone is fine here: nothing is published.
@@ -252,11 +241,10 @@ def show(
     reader = Reader(_lake(lake))
     if output is Format.table:
         drawn = selected.last(reader, shown.MOST_DRAWN)
-        note = _about(of.one_row_is, "last", drawn, selected.count(reader))
-        _print_rows(of.column_names, drawn, output, of.path, note)
+        note = shown.which_rows(of.one_row_is, "last", len(drawn), selected.count(reader))
+        say([Rows(of.column_names, drawn, of.path, note)])
     else:
-        rows = itertools.chain.from_iterable(selected.batches(reader))
-        _print_rows(of.column_names, [*rows] if output is Format.json else rows, output, "")
+        write_rows(of.column_names, itertools.chain.from_iterable(selected.batches(reader)), output)
 
 
 @app.command(
@@ -294,9 +282,9 @@ def explain(
             first, last = parse_date("--start-date", start_date), parse_date("--end-date", end_date)
         changes = explaining.days(reader, Window(first, last), today)
     if output is Format.table:
-        _print_tables(tell.explanation(changes, run))
+        print_tables(tell.explanation(changes, run))
     else:
-        _print_rows([*tell.EXPLAIN_COLUMNS], tell.explanation_rows(changes), output, "")
+        write_rows(tell.EXPLAIN_COLUMNS, tell.explanation_rows(changes), output)
 
 
 class StatusFormat(StrEnum):
@@ -320,6 +308,7 @@ def status(
     """The last run, pending days, freshness and open problems; ends with 1 when something is late or broken."""
     from gmv import show as shown
     from gmv import status as state
+    from gmv import tell
     from gmv.lake.reader import Reader
     from gmv.parameters import parse_date
     from gmv.settings import settings
@@ -331,7 +320,7 @@ def status(
     elif output is StatusFormat.json:
         sys.stdout.write(shown.as_json(found.as_dict()))
     else:
-        _tell_status(found, _folder("runs_dir", runs_dir))
+        say(tell.status(found, _folder("runs_dir", runs_dir)))
     if not found.is_well:
         raise typer.Exit(1)
 
@@ -348,13 +337,13 @@ def verify(
     from gmv.errors import GmvError
     from gmv.run import runner
 
-    certificate, path = runner.verify_all(_request("", "", as_of_date, lake, None, runs_dir), _showing)
+    certificate, path = runner.verify_all(_request("", "", as_of_date, lake, None, runs_dir), showing)
     if output is Format.json:
         print(json.dumps(certificate.as_dict(), indent=2, ensure_ascii=False))
     elif output is Format.csv:
-        _print_rows([*tell.CERTIFICATE_COLUMNS], tell.certificate_rows(certificate), output, "")
+        write_rows(tell.CERTIFICATE_COLUMNS, tell.certificate_rows(certificate), output)
     else:
-        _print_tables(tell.certificate(certificate))
+        print_tables(tell.certificate(certificate))
         print(f"Kept in         {path}")
     if not certificate.agrees:
         raise GmvError(
@@ -389,9 +378,9 @@ def retract(
     if not because.strip() and not undo:
         raise UsageError("--because is missing: say in a sentence why this file must not count.")
     request = _request("", "", as_of_date, lake, landing, runs_dir)
-    record = runner.retract(request, file, because.strip(), _showing, print, undo=undo, run=not no_run)
+    record = runner.retract(request, file, because.strip(), showing, print, undo=undo, run=not no_run)
     if record:
-        _tell_run(record, request)
+        _say_how_it_ended(record, request)
     else:
         print("Published numbers are as before; the next gmv run takes this in.")
 
@@ -406,8 +395,8 @@ def rebuild(
     from gmv import tell
     from gmv.run import runner
 
-    record, certificate = runner.rebuild(_request("", "", as_of_date, lake, None, runs_dir), _showing)
-    _print_tables(tell.rebuilt(record.steps["rebuild"], certificate))
+    record, certificate = runner.rebuild(_request("", "", as_of_date, lake, None, runs_dir), showing)
+    print_tables(tell.rebuilt(record.steps["rebuild"], certificate))
     print(f"Kept in         {record.place}")
 
 
@@ -416,9 +405,9 @@ def maintain(lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
     """Make tables quick to read again: fewer files, purchases side by side, unused files removed."""
     from gmv.run import runner
 
-    done = runner.maintain(_request("", "", "", lake, None, runs_dir), _showing)
-    columns = ["table", "rows", "files_before", "files", "bytes_before", "bytes"]
-    _print_rows(columns, done, Format.table, "maintained: no row has changed")
+    done = runner.maintain(_request("", "", "", lake, None, runs_dir), showing)
+    columns = ("table", "rows", "files_before", "files", "bytes_before", "bytes")
+    say([Rows(columns, done, "maintained: no row has changed")])
 
 
 @app.command(
@@ -618,187 +607,8 @@ def _moment(name: str, text: str) -> dt.datetime | None:
     return moment
 
 
-@contextlib.contextmanager
-def _showing(step: str) -> Iterator[None]:
-    """Show that a step is at work and for how long; on a pipe or in a file, a line when it ends."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def _say_how_it_ended(record: Record, request: Request) -> None:
+    from gmv import tell
 
-    console = Console(stderr=True)
-    began = time.monotonic()
-    if console.is_terminal:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
-            progress.add_task(step)
-            yield
-    else:
-        yield
-    console.print(f"{step:<12} {time.monotonic() - began:6.1f} s", highlight=False)
-
-
-def _tell_run(record: Record, request: Request) -> None:
-    from gmv import bronze, tell
-    from gmv.publication import closed_books
-    from gmv.run import runner
-    from gmv.settings import settings
-
-    if record.outcome == "nothing_new":
-        print("Nothing is new: no file to read, no step to finish, no day to publish.")
-        print(f"Last report: {runner.last_report(request.runs_dir) or 'none yet'}")
-        return
-    for file in record.steps["01_bronze"]["files"]:
-        if file["outcome"] == bronze.WAITING:
-            print(f"waiting  {file['reason']}")
-    gold = record.steps["03_gold"]
-    of_result: dict[str, list[str]] = {}
-    for day, result in gold["days"].items():
-        of_result.setdefault(result, []).append(day)
-    for result, days in of_result.items():
-        span = days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
-        print(f"{len(days):5} day(s) {result:<12} {span}")
-    changed = gold["changes"]
-    newest = [
-        {**change, **{name: change[name] and Decimal(change[name]) for name in ("previous_gmv", "gmv")}}
-        for change in changed[-_NEWEST:]
-    ]
-    if newest:
-        columns = ["transaction_date", "subsidiary", "previous_gmv", "gmv"]
-        title = f"published numbers that changed: {len(changed):,}"
-        _print_rows(
-            columns, newest, Format.table, title, f"The newest {_NEWEST}." if len(changed) > _NEWEST else ""
-        )
-    else:
-        print("No published number has changed.")
-    pending = map(dt.date.fromisoformat, of_result.get("pending", []))
-    waiting = closed_books(pending, settings().closed_until)
-    if waiting:
-        print(waiting)
-    repairing = "that window" if waiting else "the next run without a window"
-    for told in tell.meanwhile(gold["meanwhile"], repairing):
-        print(told)
-    for check, results in itertools.groupby(gold["checks"], key=lambda result: result["check"]):
-        failed = [result for result in results if not result["passed"]]
-        if failed:
-            more = f" (and {len(failed) - 1} more: gmv show check_results)" if len(failed) > 1 else ""
-            accepted = "accepted" if all(result["accepted"] for result in failed) else "warning"
-            print(f"{accepted:<8} {check}: {failed[0]['message']}{more}")
-    if request.accepting:
-        _tell_accepted(record, request.accepting.check)
-    print(f"Run:    {record.place}")
-    print(f"Report: {record.place / 'report.html'}")
-
-
-def _tell_accepted(record: Record, check: str) -> None:
-    from gmv.lake.reader import Reader
-
-    (accepted,) = Reader(record.lake).rows(
-        "select count(*) as n from monitoring.runs where run = $run and event = 'accepted'", run=record.run
-    )
-    if accepted["n"]:
-        print(f"Accepted {accepted['n']} subject(s), until they change: gmv show runs")
-    else:
-        print(f"There was nothing to accept: {check} did not fail, or was accepted before.")
-
-
-def _tell_status(found: Status, runs_dir: Path) -> None:
-    from gmv.publication import closed_books
-    from gmv.run import runner
-    from gmv.settings import settings
-
-    last, fresh = found.last_run, found.freshness
-    told = (
-        f"{last['run']} {last['outcome'] or ('is at work' if found.is_held else 'did not end')} "
-        f"(UTC {last['started']:%Y-%m-%d %H:%M})"
-        if last
-        else "none"
-    )
-    late = f" ({fresh.days_late} day(s) late: {fresh.expected_day} was expected)" if fresh.days_late else ""
-    print(f"Last run        {told}")
-    print(f"Published up to {fresh.newest_published_day or '-'}{late}")
-    print(f"Newest event    {fresh.newest_event or '-'}")
-    print(f"Newest file     {fresh.newest_file or '-'}")
-    print(f"Report          {runner.last_report(runs_dir) or '-'}")
-    for step, runs in found.unfinished.items():
-        if runs:
-            print(f"Unfinished      {step}: {', '.join(runs)}; the next run takes them in")
-    if found.pending:
-        _print_rows(["day", "published", "coming"], found.pending, Format.table, "pending days")
-        if waiting := closed_books((row["day"] for row in found.pending), settings().closed_until):
-            print(f"Closed books    {waiting}")
-    else:
-        print("Pending days    none")
-    for problem in found.problems:
-        print(f"{'BROKEN' if problem.is_broken else 'Problem':<15} {problem}")
-
-
-def _about(one_row_is: str, which: str, drawn: Sequence, of: int) -> str:
-    part = f"\nThe {which} {len(drawn):,} of {of:,} rows; --format csv has all." if len(drawn) < of else ""
-    return f"Each row: {one_row_is}.{part}"
-
-
-def _print_rows(columns: list[str], rows: Any, output: Format, title: str, note: str = "") -> None:
-    from gmv import show as shown
-
-    if isinstance(sys.stdout, TextIOWrapper) and output is not Format.table:
-        sys.stdout.reconfigure(errors="strict")  # exact, or not at all
-    if output in (Format.csv, Format.spreadsheet):
-        shown.write_csv(sys.stdout, columns, rows, for_spreadsheet=output is Format.spreadsheet)
-    elif output is Format.json:
-        sys.stdout.write(shown.as_json(rows))
-    else:
-        from rich.console import Console
-
-        console = Console()
-        texts = [[shown.as_text(row[column]) for column in columns] for row in rows]
-        widths = [max(map(len, (column, *(row[i] for row in texts)))) for i, column in enumerate(columns)]
-        fits = not texts or sum(min(width, _LEGIBLE) + 3 for width in widths) < console.width
-        console.print(
-            _side_by_side(columns, texts, title) if fits else _one_below_other(columns, texts, title)
-        )
-        if note:
-            print(note)
-
-
-def _side_by_side(columns: Sequence[str], texts: Iterable[Sequence[str]], title: str) -> RenderableType:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    table = RichTable(title=title)
-    for column in columns:
-        table.add_column(column, justify="right" if column in _AMOUNTS else "left", overflow="fold")
-    for row in texts:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _one_below_other(columns: Sequence[str], texts: Iterable[Sequence[str]], title: str) -> RenderableType:
-    """A row's values below each other, for tables that are too wide for this terminal."""
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    table = RichTable(title=title, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in texts:
-        for column, text in zip(columns, row, strict=True):
-            table.add_row(column, Text(text), end_section=column == columns[-1])
-    return table
-
-
-def _print_tables(tables: Iterable[RenderableType]) -> None:
-    from rich.console import Console
-
-    console = Console(width=min(Console().width, MOST_COLUMNS) if sys.stdout.isatty() else MOST_COLUMNS)
-    for table in tables:
-        console.print(table)
-
-
-MOST_COLUMNS = 100
-"""Tables are no wider than so many characters."""
-
-_LEGIBLE = 24
-"""A column is not made narrower than so many characters."""
-_NEWEST = 20
-"""So many changed numbers are printed after a run; all of them are in its record."""
-
-_AMOUNTS = {"gmv", "previous_gmv", "amount", "published", "coming", "difference", "records", "purchases"}
+    accepting = request.accepting.check if request.accepting else ""
+    say(tell.run_ended(record, request.runs_dir, accepting))

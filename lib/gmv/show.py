@@ -122,6 +122,12 @@ def selection(
     return Selection(f"select * from ({source}) {dated}", parameters)
 
 
+def which_rows(one_row_is: str, which: str, drawn: int, of: int) -> str:
+    """What stands below a table: what one row is, and that these are the `first` or `last` of more."""
+    part = f"\nThe {which} {drawn:,} of {of:,} rows; --format csv has all." if drawn < of else ""
+    return f"Each row: {one_row_is}.{part}"
+
+
 def as_csv(columns: Sequence[str], of_rows: Iterable[dict[str, Any]], for_spreadsheet: bool = False) -> str:
     """As `write_csv` writes them."""
     text = io.StringIO()

@@ -1,21 +1,31 @@
-"""What `gmv explain`, `plan`, `verify` and `rebuild` print: rows for csv and json, tables in plain words for people."""
+"""What commands print: for people sentences and tables in plain words; for csv and json the rows of their columns."""
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from gmv.bronze import WAITING
 from gmv.explain import NOTHING, Change, Part
+from gmv.lake.reader import Reader
+from gmv.publication import closed_books
+from gmv.settings import settings
+from gmv.terminal import Rows
 from gmv.verify import Certificate, in_words
 
 if TYPE_CHECKING:
     from gmv.run.plan import Plan
+    from gmv.run.record import Record
+    from gmv.status import Status
 
 MOST_ROWS = 20
 
@@ -419,3 +429,107 @@ def rebuilt(told: dict[str, Any], certificate: Certificate) -> Iterator[Renderab
     if certificate.pending_days:
         yield f"Pending         {len(certificate.pending_days)} day(s); `gmv run` publishes them"
     yield f"Certificate     every table agrees; {sum(c.rows for c in certificate.comparisons):,} rows compared"
+
+
+# --- gmv run --------------------------------------------------------------------------------------------
+
+
+def run_ended(record: Record, runs_dir: Path, accepting: str = "") -> Iterator[str | Rows]:
+    """What became of a run: its days, the numbers that it changed, what failed or waits, where its report is.
+
+    Args:
+        record: of a run that has ended well.
+        runs_dir: where a run that had nothing to do finds the last report.
+        accepting: the check that a person accepted in this run; empty: none.
+    """
+    from gmv.run.runner import last_report
+
+    if record.outcome == "nothing_new":
+        yield "Nothing is new: no file to read, no step to finish, no day to publish."
+        yield f"Last report: {last_report(runs_dir) or 'none yet'}"
+        return
+    for file in record.steps["01_bronze"]["files"]:
+        if file["outcome"] == WAITING:
+            yield f"waiting  {file['reason']}"
+    gold = record.steps["03_gold"]
+    by_result: dict[str, list[str]] = {}
+    for day, result in gold["days"].items():
+        by_result.setdefault(result, []).append(day)
+    for result, days in by_result.items():
+        span = days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
+        yield f"{len(days):5} day(s) {result:<12} {span}"
+    yield _changed_numbers(gold["changes"])
+    pending = map(dt.date.fromisoformat, by_result.get("pending", []))
+    waiting = closed_books(pending, settings().closed_until)
+    if waiting:
+        yield waiting
+    yield from meanwhile(gold["meanwhile"], "that window" if waiting else "the next run without a window")
+    yield from _failed_checks(gold["checks"])
+    if accepting:
+        yield _accepted(record, accepting)
+    yield f"Run:    {record.place}"
+    yield f"Report: {record.place / 'report.html'}"
+
+
+def _changed_numbers(changes: Sequence[Mapping[str, Any]]) -> str | Rows:
+    if not changes:
+        return "No published number has changed."
+    newest = [
+        {**change, **{name: change[name] and Decimal(change[name]) for name in ("previous_gmv", "gmv")}}
+        for change in changes[-MOST_ROWS:]
+    ]
+    return Rows(
+        ("transaction_date", "subsidiary", "previous_gmv", "gmv"),
+        newest,
+        f"published numbers that changed: {len(changes):,}",
+        f"The newest {MOST_ROWS}." if len(changes) > MOST_ROWS else "",
+    )
+
+
+def _failed_checks(results: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for check, of_check in itertools.groupby(results, key=lambda result: result["check"]):
+        failed = [result for result in of_check if not result["passed"]]
+        if failed:
+            more = f" (and {len(failed) - 1} more: gmv show check_results)" if len(failed) > 1 else ""
+            accepted = "accepted" if all(result["accepted"] for result in failed) else "warning"
+            yield f"{accepted:<8} {check}: {failed[0]['message']}{more}"
+
+
+def _accepted(record: Record, check: str) -> str:
+    (accepted,) = Reader(record.lake).rows(
+        "select count(*) as n from monitoring.runs where run = $run and event = 'accepted'", run=record.run
+    )
+    if accepted["n"]:
+        return f"Accepted {accepted['n']} subject(s), until they change: gmv show runs"
+    return f"There was nothing to accept: {check} did not fail, or was accepted before."
+
+
+# --- gmv status -----------------------------------------------------------------------------------------
+
+
+def status(found: Status, runs_dir: Path) -> Iterator[str | Rows]:
+    """The state of a lake: a line for each fact, a table of pending days, a line for each problem."""
+    from gmv.run.runner import last_report
+
+    last, fresh = found.last_run, found.freshness
+    told = "none"
+    if last:
+        how = last["outcome"] or ("is at work" if found.is_held else "did not end")
+        told = f"{last['run']} {how} (UTC {last['started']:%Y-%m-%d %H:%M})"
+    late = f" ({fresh.days_late} day(s) late: {fresh.expected_day} was expected)" if fresh.days_late else ""
+    yield f"Last run        {told}"
+    yield f"Published up to {fresh.newest_published_day or '-'}{late}"
+    yield f"Newest event    {fresh.newest_event or '-'}"
+    yield f"Newest file     {fresh.newest_file or '-'}"
+    yield f"Report          {last_report(runs_dir) or '-'}"
+    for step, runs in found.unfinished.items():
+        if runs:
+            yield f"Unfinished      {step}: {', '.join(runs)}; the next run takes them in"
+    if found.pending:
+        yield Rows(("day", "published", "coming"), found.pending, "pending days")
+        if waiting := closed_books((row["day"] for row in found.pending), settings().closed_until):
+            yield f"Closed books    {waiting}"
+    else:
+        yield "Pending days    none"
+    for problem in found.problems:
+        yield f"{'BROKEN' if problem.is_broken else 'Problem':<15} {problem}"
