@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import small_lake
-from gmv import cli, monitoring, problems, progress, status, tables
+from gmv import cli, freshness, monitoring, problems, progress, status, tables
 from gmv.checks import BY_NAME
 from gmv.errors import UsageError
 from gmv.lake import lock, records
@@ -45,7 +45,7 @@ def test_a_lake_that_is_well_ends_with_0(lake):
 
 @pytest.mark.parametrize(("today", "late"), [("2023-02-25", 0), ("2023-02-26", 1), ("2023-03-01", 4)])
 def test_late_is_what_lies_behind_the_expected_day(lake, today, late):
-    fresh = problems.freshness(Reader(lake), day(today))
+    fresh = freshness.freshness(Reader(lake), day(today))
     assert fresh.days_late == late
     told = gmv(lake, "--as-of-date", today)
     assert told.exit_code == (1 if late else 0)

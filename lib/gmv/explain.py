@@ -17,53 +17,15 @@ from gmv import progress, publication, verify
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.publication import Place, Window
+from gmv.reasons import BEHIND, UNEXPLAINED, why
 from gmv.tables import (
     EVENT_TABLES,
     FILES,
     GMV_LEDGER,
-    PRODUCT_ITEM,
-    PURCHASE,
-    PURCHASE_EXTRA_INFO,
     STRIPPED,
-    EventTable,
 )
 
-UNEXPLAINED = "unexplained"
 NOTHING = Decimal("0.00")
-
-_WORDS = {
-    ("paid", True): "Payment received",
-    ("paid", False): "Payment that no longer counts here",
-    ("item_arrived", True): "Item details arrived after the payment",
-    ("item_arrived", False): "Item details that no longer count here",
-    ("withdrawn", False): "Payment withdrawn",
-    ("withdrawn", True): "Withdrawal that no longer counts",
-    ("repriced", True): "Price or quantity raised",
-    ("repriced", False): "Price or quantity lowered",
-    ("moved_day", True): "Moved here from another day",
-    ("moved_day", False): "Moved to another day",
-    ("subsidiary_known", True): "Subsidiary became known: this one",
-    ("subsidiary_known", False): "Subsidiary became known: another one",
-    ("moved_subsidiary", True): "Moved here from another subsidiary",
-    ("moved_subsidiary", False): "Moved to another subsidiary",
-    (UNEXPLAINED, True): "Not explained by the ledger: the published number had been damaged",
-    (UNEXPLAINED, False): "Not explained by the ledger: the published number had been damaged",
-}
-_CAUSES = {
-    "retraction": ", because a file was retracted",
-    "undo": ", because a retracted file was restored",
-    "rule": ", because the lake was rebuilt (a rule of GMV had changed, or a table was damaged)",
-}
-_BEHIND: dict[str, EventTable] = {
-    "paid": PURCHASE,
-    "withdrawn": PURCHASE,
-    "moved_day": PURCHASE,
-    "item_arrived": PRODUCT_ITEM,
-    "repriced": PRODUCT_ITEM,
-    "subsidiary_known": PURCHASE_EXTRA_INFO,
-    "moved_subsidiary": PURCHASE_EXTRA_INFO,
-}
-"""The table whose event makes a purchase's standing change for this reason."""
 
 _TOLD_VALUES: dict[str, tuple[str, ...]] = {
     "purchase": ("transaction_date", "release_date"),
@@ -71,16 +33,6 @@ _TOLD_VALUES: dict[str, tuple[str, ...]] = {
     "purchase_extra_info": ("subsidiary",),
 }
 """The columns that decide where a purchase counts, and with how much."""
-
-
-def why(reason: str, adds: bool, cause: str = "event") -> str:
-    """A reason of the ledger in words that finance uses.
-
-    Args:
-        adds: the posting enters the day and subsidiary, or raises its amount.
-        cause: event, retraction, undo or rule.
-    """
-    return _WORDS.get((reason, adds), reason) + _CAUSES.get(cause, "")
 
 
 @dataclass(frozen=True)
@@ -332,7 +284,7 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     brought = "\nunion all\n".join(
         f"select purchase_id, file, run from own_{event.name}" for event in EVENT_TABLES
     )
-    behind = " ".join(f"when '{reason}' then '{event.name}'" for reason, event in _BEHIND.items())
+    behind = " ".join(f"when '{reason}' then '{event.name}'" for reason, event in BEHIND.items())
     rows = reader.rows(
         f"""
         with posted as (

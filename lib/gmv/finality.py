@@ -16,9 +16,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from itertools import accumulate
 
 from gmv import publication
+from gmv.freshness import newest_events
 from gmv.lake import ledger_days
 from gmv.lake.reader import Reader
-from gmv.problems import newest_events
 from gmv.settings import settings
 
 IN_PROGRESS, PENDING, PROVISIONAL, SETTLED = ("in progress", "pending", "provisional", "settled")

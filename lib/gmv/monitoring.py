@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 
+from gmv.freshness import freshness
 from gmv.lake import ledger_days, records
 from gmv.lake.reader import NEWEST_COUNTS, Reader
-from gmv.problems import freshness
 from gmv.tables import DAY_STATS, EVENT_TABLES, FRESHNESS, PARTITION_STATS, STEPS
 
 _NOTED = f'select "table", day, records from ({NEWEST_COUNTS}) where layer = $layer and "table" = $table'

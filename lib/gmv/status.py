@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from gmv import progress, publication
+from gmv.freshness import Freshness, freshness
 from gmv.lake.reader import Reader
-from gmv.problems import Freshness, Problem, freshness, is_held, open_problems
+from gmv.problems import Problem, is_held, open_problems
 
 
 @dataclass(frozen=True)

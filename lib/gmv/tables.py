@@ -207,10 +207,10 @@ GMV_LEDGER = Table(
         Column("purchase_id", "string"),
         Column("transaction_date", "date"),
         Column("subsidiary", "string"),
-        Column("amount", "decimal(38,2)"),
+        Column("amount", AMOUNT),
         Column("purchases", "int"),  # +1 enters, -1 leaves, 0 another amount
         Column("known_on", "date"),  # the day of the version that caused it
-        Column("reason", "string"),  # paid, item_arrived, withdrawn, repriced, moved_day, ...
+        Column("reason", "string"),  # paid, item_arrived, withdrawn, repriced, moved_day, … (gmv.reasons)
         Column("cause", "string"),  # event, retraction, undo, rule
         Column("ledger_seq", "bigint"),  # one number per appended batch
         Column("run", "string"),
@@ -225,7 +225,7 @@ DAILY_GMV = Table(
     (
         Column("transaction_date", "date"),
         Column("subsidiary", "string"),
-        Column("gmv", "decimal(38,2)"),
+        Column("gmv", AMOUNT),
     ),
     key=("transaction_date", "subsidiary"),
 )
@@ -236,8 +236,8 @@ DAILY_GMV_HISTORY = Table(
     (
         Column("transaction_date", "date"),
         Column("subsidiary", "string"),
-        Column("previous_gmv", "decimal(38,2)"),  # empty: the row is new
-        Column("gmv", "decimal(38,2)"),  # empty: the row is gone
+        Column("previous_gmv", AMOUNT),  # empty: the row is new
+        Column("gmv", AMOUNT),  # empty: the row is gone
         Column("ledger_seq", "bigint"),
         Column("run", "string"),
         Column("published_at", "timestamp_ntz"),  # UTC
@@ -305,7 +305,7 @@ SILVER_SUMS = Table(
     (
         Column("transaction_date", "date"),
         Column("subsidiary", "string"),
-        Column("gmv", "decimal(38,2)"),
+        Column("gmv", AMOUNT),
         Column("purchases", "bigint"),  # how many count there
         *(Column(f"{event.name}_version", "bigint") for event in EVENT_TABLES),  # of silver's table
     ),
@@ -321,7 +321,7 @@ LEDGER_DAYS = Table(
         Column("cause", "string"),
         Column("ledger_seq", "bigint"),
         Column("run", "string"),
-        Column("amount", "decimal(38,2)"),
+        Column("amount", AMOUNT),
         Column("purchases", "bigint"),
         Column("postings", "bigint"),  # how many were added up
         Column("ledger_version", "bigint"),  # of gold/gmv_ledger when they were
@@ -341,7 +341,7 @@ CHECK_RESULTS = Table(
         Column("value", "string"),
         Column("limit", "string"),
         Column("message", "string"),
-        Column("amount", "decimal(38,2)"),  # the money concerned, where it is known
+        Column("amount", AMOUNT),  # the money concerned, where it is known
         Column("accepted", "boolean"),  # it fails, but a person has accepted this subject as it is
         Column("recorded_at", "timestamp_ntz"),  # UTC
     ),
@@ -353,9 +353,9 @@ DAY_STATS = Table(
     (
         Column("run", "string"),
         Column("day", "date"),
-        Column("gmv", "decimal(38,2)"),  # of all subsidiaries; 0.00 when all rows are gone
-        Column("against_day_before", "decimal(38,2)"),  # empty: that day has no GMV
-        Column("against_week_before", "decimal(38,2)"),  # the same weekday; empty: it has no GMV
+        Column("gmv", AMOUNT),  # of all subsidiaries; 0.00 when all rows are gone
+        Column("against_day_before", AMOUNT),  # empty: that day has no GMV
+        Column("against_week_before", AMOUNT),  # the same weekday; empty: it has no GMV
         Column("recorded_at", "timestamp_ntz"),  # UTC
     ),
 )

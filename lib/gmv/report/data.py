@@ -13,8 +13,8 @@ from decimal import Decimal
 
 import pandas as pd
 
-from gmv.explain import why
 from gmv.lake.reader import NEWEST_COUNTS, Reader
+from gmv.reasons import why
 from gmv.tables import EARLIEST_PLAUSIBLE, TABLES
 
 UNREADABLE_DAY = "not readable"
