@@ -16,7 +16,7 @@ import object_store
 import pytest
 from command import GMV
 from gmv import doctor, landing, show, tables
-from gmv.errors import GmvError, LakeLocked
+from gmv.errors import GmvError, LakeLocked, UsageError
 from gmv.lake import lease, location, lock, records
 from gmv.lake.reader import Reader
 from gmv.settings import PROJECT, settings
@@ -46,6 +46,24 @@ def test_published_days_are_written_and_read_to_the_cent_over_three_buckets(stor
     assert records.last_marks(lake, tables.DAILY_GMV) == {"run": "one"}
     assert (store.folder / "data" / "acme-analytics" / "lake" / "gold" / "daily_gmv").is_dir()
     assert not any((store.folder / "data" / "acme-raw").iterdir())
+
+
+@pytest.mark.parametrize("name", ["my lake", "Größe", "50%", "a+b&c='d'"])
+def test_a_lake_may_have_any_name_in_s3_that_a_uri_may_hold(place, name):
+    rows = [{"step": "silver", "bronze_run": "one", "run": "one"}]
+    records.append(place / name, tables.PROGRESS, rows)
+    assert Reader(place / name).rows("select bronze_run from monitoring.progress") == [{"bronze_run": "one"}]
+    listed = {found.path.split("/")[0] for found in location.objects(place)}
+    assert listed == {name}
+
+
+@pytest.mark.parametrize(
+    "name, unfit", [("a#b", "#"), ("what?", "?"), ("50%25", "%25"), ("my [own] lake", "[ ]")]
+)
+def test_a_name_that_a_uri_takes_for_something_else_is_refused_before_anything_is_written(place, name, unfit):
+    with pytest.raises(UsageError, match=re.escape(f"can't write below a folder with {unfit} in its name")):
+        lock.acquire(place / name, "the test")
+    assert location.objects(place) == []
 
 
 def test_what_a_data_file_is_like_is_asked_once(place, store):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LOCK_FILE = "_lock"
 _INHERITED = "GMV_LOCK_FD"
 _UNFIT = re.compile(r"[\[\]^|\\*\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
+_UNFIT_IN_A_URI = re.compile(rf"{_UNFIT.pattern}|[?#]")
 _LOOK_SECONDS = 0.5
 """Longer than anyone takes who only looks whether the lock is free."""
 
@@ -90,7 +91,8 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
         UsageError: no table can be written below a folder of that name, or it is none.
         GmvError: it can't be made or written.
     """
-    if not location.is_remote(lake) and (unfit := sorted(set(_UNFIT.findall(str(lake))))):
+    unfit = sorted(set((_UNFIT_IN_A_URI if location.is_remote(lake) else _UNFIT).findall(str(lake))))
+    if unfit:
         named = " ".join(part if part.isprintable() else repr(part) for part in unfit)
         raise UsageError(f"The lake {lake}: delta-rs can't write below a folder with {named} in its name.")
     folder = location.local_twin(lake)

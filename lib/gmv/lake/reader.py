@@ -99,8 +99,8 @@ class NotEnoughMemory(GmvError):
 
 def data_files(delta: DeltaTable) -> list[str]:
     """Where the table's parquet files are: paths of a folder, URIs of an object store."""
-    # delta-rs writes a folder's path as a URI would be, a space as %20.
-    return [unquote(file) if file.startswith("/") else file for file in delta.file_uris()]
+    # delta-rs writes a place as a URI would be, a space as %20.
+    return [unquote(file) for file in delta.file_uris()]
 
 
 class Reader:
