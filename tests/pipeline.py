@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -65,18 +65,21 @@ def _cells(notebook: str) -> list:
     return [cell for cell in read.cells if cell.cell_type == "code"]
 
 
-def execute(notebook: str, *, twice: str = "", **parameters: object) -> dict:
+def execute(
+    notebook: str, *, twice: str = "", order: Callable[[list], list] = list, **parameters: object
+) -> dict:
     """Execute a notebook's code cells from top to bottom; what they assigned is returned.
 
     Parameters are injected as papermill does, and the lake is let go of as by the end of a kernel.
 
     Args:
         twice: a call; the cells with it are run again at once, and refuse to.
+        order: of its code cells, gives those that are executed, some perhaps again.
     """
     injected = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in parameters.items())])
     namespace: dict = {"In": ["", injected]}
     try:
-        for cell in _cells(notebook):
+        for cell in order(_cells(notebook)):
             code = compile(cell.source, f"{notebook}:{cell.id}", "exec")
             exec(code, namespace)
             if twice and twice in cell.source:

@@ -15,11 +15,12 @@ from typing import Any
 import crash
 import gmv.lake.lake
 import model
+import psutil
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from gmv import bronze, notebook, problems, publication, show, status
 from gmv.errors import GmvError, LakeLocked, PublicationRefused, UsageError
-from gmv.lake import location, lock, pruning, records
+from gmv.lake import location, lock, pruning, records, spark
 from gmv.report import health
 from gmv.settings import settings
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, FILES, PRODUCT_ITEM
@@ -773,6 +774,33 @@ def test_a_notebook_run_again_in_its_kernel_takes_its_lock_again(tmp_path):
     notebook.start("03_gold", another).release()
 
 
+def test_a_notebook_run_again_ends_the_server_that_may_be_at_work_for_an_interrupted_cell(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("SPARK_REMOTE", raising=False)
+    monkeypatch.setattr(spark.SparkServer, "_command", lambda *_: ["/bin/sleep", "600"])
+    monkeypatch.setattr(spark.SparkServer, "wait", lambda _: None)
+    monkeypatch.setattr(spark, "connect", lambda: SimpleNamespace(stop=lambda: None))
+    of_others = set(psutil.Process().children())
+    kernel = {"lake": str(tmp_path / "lake"), "runs_dir": str(tmp_path / "runs")}
+    began = []
+    for _ in range(2):
+        kernel["step"] = notebook.start("02_silver", kernel)
+        assert kernel["step"].lake.path == tmp_path / "lake"
+        (server,) = set(psutil.Process().children()) - of_others
+        began.append((server, os.environ["SPARK_REMOTE"]))
+    (first, _), (second, _) = began
+    assert first != second and len({remote for _, remote in began}) == 2
+
+    held = kernel["step"]._lock
+    os.close(held.fd)  # as when the kernel dies: a server that is at work then holds the lake on
+    held.fd = -1
+    with pytest.raises(LakeLocked, match="which ends with its last cell or its kernel"):
+        lock.acquire(tmp_path / "lake", "too early")
+    kernel["step"].end_server()
+    lock.acquire(tmp_path / "lake", "the next one").release()
+
+
 ROWS_OF_TWO_FILES = {
     "bronze.purchase": 1,
     "bronze.product_item": 1,
@@ -816,6 +844,21 @@ def test_numbers_that_no_check_has_passed_are_not_published(lake, passed):
     coming = {(dt.date(2023, 3, 10), "nac"): Decimal("12.00")}
     with pytest.raises(UsageError, match="nothing was published"):
         publication.publish(lake.path, lake.reader, coming, [dt.date(2023, 3, 10)], "r1", *passed)
+    assert lake.published() == []
+
+
+def test_numbers_that_are_computed_again_have_passed_no_check(lake):
+    def again_without_their_check(cells: list) -> list:
+        plan, check, save = (
+            next(number for number, cell in enumerate(cells) if call in cell.source)
+            for call in ("publication.plan(", "quality.check_gold(", "publication.publish(")
+        )
+        return [*cells[:save], *cells[plan:check], cells[save]]
+
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 12.00")
+    lake.run(notebooks=("01_bronze", "02_silver"))
+    with pytest.raises(UsageError, match="have not passed every check"):
+        lake.run(notebooks=GOLD, order=again_without_their_check)
     assert lake.published() == []
 
 

@@ -26,6 +26,7 @@ from gmv.verify import Certificate
 
 if TYPE_CHECKING:
     from gmv.lake.lake import Lake
+    from gmv.lake.spark import SparkServer
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ def start(name: str, namespace: dict[str, Any]) -> Step:
     GmvError.shows_stack_trace = FACTS_FOLDER in os.environ  # for a run's record; a person reads the sentence
     parameters.reject_unknown(name, namespace)
     if isinstance(before := namespace.get("step"), Step):  # run again from the top, in the same kernel
+        before.end_server()
         before.release()
     return Step(name, {parameter: namespace.get(parameter, "") for parameter in parameters.ALL})
 
@@ -82,9 +84,11 @@ class Step:
         check, because = (parameters.parse_text(given[name]) for name in parameters.ACCEPTING)
         self.accepting = acceptance.asked_for(check, because)
         self._facts: dict[str, Any] = {}
+        self._server: SparkServer | None = None
         self._lock: lock.Lock | None = None
         if name in WRITERS:
-            self._lock = lock.acquire(self._lake_path, f"notebook {name} of run {self.run}")
+            until = "which ends with its last cell or its kernel"  # also where a cell failed
+            self._lock = lock.acquire(self._lake_path, f"notebook {name} of run {self.run}, {until}")
             if not self._is_part_of_a_run:
                 try:
                     recovery.follow_clock(self._lake_path)
@@ -138,10 +142,10 @@ class Step:
         from gmv.lake.lake import Lake
 
         if "SPARK_REMOTE" not in os.environ:
-            server = spark.SparkServer(self._lock, location.local_twin(self.runs_dir) / spark.LOG)
-            atexit.register(server.stop)
-            server.wait()
-            os.environ.update(server.environment())
+            self._server = spark.SparkServer(self._lock, location.local_twin(self.runs_dir) / spark.LOG)
+            atexit.register(self._server.stop)
+            self._server.wait()
+            os.environ.update(self._server.environment())
         return Lake(self._lake_path, spark.connect())
 
     @property
@@ -179,6 +183,18 @@ class Step:
         elif self.name in WRITERS:
             self._note_run_alone()
         self.release()
+
+    def end_server(self) -> None:
+        """End the Spark server that this notebook has started: it may be at work for a cell that was interrupted."""
+        if not self._server:
+            return
+        if lake := self.__dict__.get("_spark_lake"):
+            lake.spark.release_session_on_close = False  # nor would a server answer that has died
+            lake.spark.stop()
+        self._server.stop()
+        for name in self._server.environment():
+            os.environ.pop(name, None)
+        self._server = None
 
     def release(self) -> None:
         """Let go of the lake without having finished."""
