@@ -393,6 +393,17 @@ def test_a_run_at_work_is_told_as_that(lake):
     assert "r9 did not end" in CliRunner().invoke(cli.app, ["status", "--lake", str(lake)]).stdout
 
 
+def test_a_run_that_ends_while_its_lake_is_looked_at_was_not_killed(lake):
+    of_run = {"run": "r9", "kind": "run"}
+    small_lake.write(lake, tables.RUNS, [{**of_run, "event": "started", "at": at("2023-03-05")}])
+    reader = Reader(lake)
+    assert reader.version(tables.RUNS) == 1
+    ended = {**of_run, "event": "ended", "outcome": "succeeded", "at": at("2023-03-05T00:01")}
+    small_lake.write(lake, tables.RUNS, [ended])
+    found = status.status(reader, day("2023-02-24"))
+    assert found.is_well and found.is_at_work
+
+
 def test_a_run_whose_start_could_not_be_noted_is_the_last_one_all_the_same(lake):
     """As on a disk that was full for a moment."""
     failed = {"run": "r2", "kind": "run", "event": "ended", "outcome": "failed", "message": "m"}

@@ -107,7 +107,7 @@ def _of_runs(reader: Reader) -> Iterable[Problem]:
         elif run["has_ended"]:
             what = f"Run {run['run']} {'failed' if run['outcome'] == 'failed' else 'was interrupted'}."
             problem = Problem(FAILED_RUN, "", what, run["message"].strip(), _RUN_AGAIN)
-        elif is_held(reader.lake):
+        elif is_at_work(reader.lake, run["run"]):
             return  # it is at work, and what comes of it will be told then
         else:
             problem = Problem(FAILED_RUN, "", f"Run {run['run']} did not end: it was killed.", "", _RUN_AGAIN)
@@ -261,8 +261,13 @@ def _by_reason(begin: str, rows: list[dict], most: int = 3) -> str:
     return f"{begin}: {'; '.join([*told, *([f'other reasons {rest:+,.2f}'] if rest else [])])}."
 
 
-def is_held(lake: Path) -> bool:
-    """Whether a run holds the lake's lock now."""
+def is_at_work(lake: Path, run: str) -> bool:
+    """Whether a run of which no end was found on record is at work, or was until now: it ends on record, and lets go."""
+    ended = "select 1 from monitoring.runs where run = $run and event = 'ended' limit 1"
+    return _is_held(lake) or bool(Reader(lake).rows(ended, run=run))
+
+
+def _is_held(lake: Path) -> bool:
     if is_remote(lake):  # its lease is not looked at here: better silent than wrong
         return True
     try:

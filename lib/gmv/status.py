@@ -11,7 +11,7 @@ from typing import Any
 from gmv import progress, publication
 from gmv.freshness import Freshness, freshness
 from gmv.lake.reader import Reader
-from gmv.problems import Problem, is_held, open_problems
+from gmv.problems import Problem, is_at_work, open_problems
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Status:
         unfinished: bronze runs that a step has still to take in, by step.
         freshness: newest events, file and published day, and the day that is expected.
         problems: what a person should look at; late or broken first.
-        is_held: a run is at work, as far as this machine knows.
+        is_at_work: the last run, as far as this machine knows.
     """
 
     last_run: dict[str, Any]
@@ -32,7 +32,7 @@ class Status:
     unfinished: dict[str, list[str]]
     freshness: Freshness
     problems: list[Problem]
-    is_held: bool = False
+    is_at_work: bool = False
 
     @property
     def is_well(self) -> bool:
@@ -121,13 +121,14 @@ def status(reader: Reader, today: dt.date) -> Status:
         for day in days
     ]
     unfinished = {step: list(progress.unfinished(reader, step).runs) for step in progress.STEPS}
+    last_run = _last_run(reader)
     return Status(
-        _last_run(reader),
+        last_run,
         pending,
         unfinished,
         freshness(reader, today),
         open_problems(reader, today),
-        is_held(reader.lake),
+        bool(last_run) and not last_run["ended"] and is_at_work(reader.lake, last_run["run"]),
     )
 
 

@@ -514,7 +514,7 @@ def status(found: Status, runs_dir: Path) -> Iterator[str | Rows]:
     last, fresh = found.last_run, found.freshness
     told = "none"
     if last:
-        how = last["outcome"] or ("is at work" if found.is_held else "did not end")
+        how = last["outcome"] or ("is at work" if found.is_at_work else "did not end")
         told = f"{last['run']} {how} (UTC {last['started']:%Y-%m-%d %H:%M})"
     late = f" ({fresh.days_late} day(s) late: {fresh.expected_day} was expected)" if fresh.days_late else ""
     yield f"Last run        {told}"
