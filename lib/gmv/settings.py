@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 2, ge=1, description="Cores that the Spark server uses"
     )
     spark_master: str | None = Field(
-        None, description="Spark master of a cluster, spark://host:port; none: this machine alone"
+        None, description="Spark master of a cluster, spark://host:port or yarn; none: this machine alone"
     )
     spark_start_seconds: int = Field(120, ge=1, description="How long the Spark server may take to start")
     kernel_start_seconds: int = Field(120, ge=1, description="How long a notebook's kernel may take to start")
@@ -135,6 +135,13 @@ class Settings(BaseSettings):
             zoneinfo.ZoneInfo(value)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder of zones
             raise ValueError(f"no such time zone: {value!r}") from error
+        return value
+
+    @field_validator("spark_master")
+    @classmethod
+    def _known_master(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"spark://[^/\s]+:\d+|yarn", value):
+            raise ValueError("write it as spark://host:port, or yarn")
         return value
 
     @field_validator("closed_until", mode="before")
