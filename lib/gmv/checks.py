@@ -83,7 +83,7 @@ QUARANTINED_SHARE = Check(
     "block",
     "file",
     "at most {quarantined_percent} % of its records are quarantined",
-    "Look at `gmv show quarantine`, have the records delivered again in a new file, and retract this one.",
+    "Look at `gmv show quarantine`, have the whole file delivered again, corrected, and retract the wrong one.",
 )
 UNMATCHED_FILE = Check(
     "unmatched_file",
