@@ -270,7 +270,10 @@ def test_status_tells_the_last_run_and_what_is_in_quarantine(story):
     assert told.freshness.newest_event == dt.datetime(2024, 3, 1, 8)
     assert told.freshness.newest_published_day == dt.date(2024, 2, 29)
     told_of = [str(problem) for problem in told.problems if problem.kind == "quarantine"]
-    assert told_of == ["3 record(s) of 1 file(s) are in quarantine: gmv show quarantine"]
+    assert told_of == [
+        "3 record(s) of 1 file(s) are in quarantine. "
+        "Look at `gmv show quarantine`, and have right records delivered in a new file."
+    ]
 
 
 # --- Which days are published ---------------------------------------------------------------------------

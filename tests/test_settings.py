@@ -22,7 +22,11 @@ from gmv.settings import PROJECT, settings
         ("GMV_TIMEZONE", "Mars/Base", "no such time zone: 'Mars/Base'"),
         ("GMV_CLOSED_UNTIL", "1675123200", "write it as YYYY-MM-DD"),
         ("GMV_CLOSED_UNTIL", "2023-02-30", "GMV_CLOSED_UNTIL: Input should be a valid date"),
-        ("GMV_SPARK_MASTER", "localhost:7077", "GMV_SPARK_MASTER: Value error, write it as spark://host:port, or yarn"),
+        (
+            "GMV_SPARK_MASTER",
+            "localhost:7077",
+            "GMV_SPARK_MASTER: Value error, write it as spark://host:port, or yarn",
+        ),
         ("GMV_LATE_AFTER_DAYS", "99999999", "GMV_LATE_AFTER_DAYS: Input should be less than or equal to"),
         (
             "GMV_QUARANTINED_PERCENT",

@@ -107,6 +107,20 @@ def test_a_block_is_named_by_what_blocks_not_by_what_warns_or_was_accepted(lake)
     ]
 
 
+def test_a_block_is_told_since_the_run_that_was_refused_first(lake):
+    for run, outcome in (
+        ("r2", "refused"),
+        ("r3", "succeeded"),
+        ("r4", "refused"),
+        ("r5", "failed"),
+        ("r6", "refused"),
+    ):
+        ended(lake, run, "run", outcome)
+    blocked, failed = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert blocked.what == "Publication is blocked since run r4; the last good numbers stay."
+    assert failed.what == "Run r5 failed."
+
+
 def test_a_run_that_is_being_refused_is_told_as_that_before_it_has_ended(lake):
     started(lake)
     small_lake.write(lake, tables.CHECK_RESULTS, [judged("r2", "negative_gmv")])
@@ -215,8 +229,10 @@ def test_each_anomaly_says_what_its_own_day_is_made_of(lake):
 
 def test_a_refused_file_that_nobody_wants_to_hear_of_is_no_problem(lake, monkeypatch):
     refused = {"path": "purchase-2.csv", "table": "purchase", "sha256": "cd", "size": 1, "outcome": "refused"}
+    refused["reason"] = "purchase-2.csv: is empty."
     small_lake.write(lake, tables.FILES, [{**refused, "run": "r2", "recorded_at": at("2023-03-02")}])
-    assert kinds(lake) == ["refused_file"]
+    (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert str(told) == "purchase-2.csv: is empty. Correct the file where it lies; the next run reads it."
     monkeypatch.setenv("GMV_SEVERITIES", '{"refused_file": "off"}')
     settings.cache_clear()
     assert kinds(lake) == []
@@ -249,7 +265,8 @@ def test_quarantined_records_are_told_with_the_number_of_their_files(lake):
     rejected = [{"file": file, "sha256": file, "line": line} for file, line in (("a", 2), ("a", 3), ("b", 2))]
     small_lake.write(lake, tables.QUARANTINE, [{**row, "reasons": ["field_count"]} for row in rejected])
     (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
-    assert told.what.startswith("3 record(s) of 2 file(s) are in quarantine")
+    assert told.what == "3 record(s) of 2 file(s) are in quarantine."
+    assert told.advice == "Look at `gmv show quarantine`, and have right records delivered in a new file."
 
 
 def test_what_is_late_or_broken_comes_first(lake):

@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from gmv.checks import BY_NAME
+from gmv.checks import BY_NAME, QUARANTINED
 from gmv.errors import LakeLocked
 from gmv.freshness import Freshness, freshness
 from gmv.lake import lock
@@ -97,13 +97,14 @@ def _of_runs(reader: Reader) -> Iterable[Problem]:
         order by began desc, run desc
         """
     )
+    refused = [run["run"] for run in rows if run["outcome"] == "refused"]
     told: set[str] = set()
     for run in rows:
         # A refused run's own report is made before the run has ended.
         may_be_refused = run["outcome"] == "refused" or not run["has_ended"]
         refusing = reader.rows(_REFUSING, run=run["run"]) if may_be_refused else []
         if run["outcome"] == "refused" or refusing:
-            problem = _blocked(run, refusing)
+            problem = _blocked(run, refusing, since=refused[-1] if refused else run["run"])
         elif run["has_ended"]:
             what = f"Run {run['run']} {'failed' if run['outcome'] == 'failed' else 'was interrupted'}."
             problem = Problem(FAILED_RUN, "", what, run["message"].strip(), _RUN_AGAIN)
@@ -116,9 +117,9 @@ def _of_runs(reader: Reader) -> Iterable[Problem]:
         told.add(problem.kind)
 
 
-def _blocked(run: Mapping[str, Any], refusing: Sequence[Mapping[str, Any]]) -> Problem:
+def _blocked(run: Mapping[str, Any], refusing: Sequence[Mapping[str, Any]], since: str) -> Problem:
     subject = ",".join(sorted({row["check"] for row in refusing}))
-    what = f"Publication is blocked since run {run['run']}; the last good numbers stay."
+    what = f"Publication is blocked since run {since}; the last good numbers stay."
     said = run["message"].strip() or " ".join(f"{row['check']}: {row['message']}" for row in refusing)
     return Problem(BLOCKED, subject, what, said, "Look at the values named; gmv run tries again.")
 
@@ -199,14 +200,14 @@ def _refused_files(reader: Reader) -> Iterable[Problem]:
     for check, findings in files.refused(reader).items():
         for finding in findings:
             if severity(check) != "off" and finding.accepted_as not in accepted:
-                yield Problem(REFUSED_FILE, finding.subject, finding.message, "", "")
+                yield Problem(REFUSED_FILE, finding.subject, finding.message, "", check.advice)
 
 
 def _quarantined(reader: Reader) -> Iterable[Problem]:
     (row,) = reader.rows("select count(*) as records, count(distinct sha256) as files from silver.quarantine")
     if row["records"]:
-        what = f"{row['records']} record(s) of {row['files']} file(s) are in quarantine: gmv show quarantine"
-        yield Problem(QUARANTINE, "", what, "", "")
+        what = f"{row['records']} record(s) of {row['files']} file(s) are in quarantine."
+        yield Problem(QUARANTINE, "", what, "", QUARANTINED.advice)
 
 
 def _made_of(reader: Reader, days: Collection[dt.date]) -> dict[dt.date, str]:
