@@ -188,6 +188,20 @@ def test_a_run_that_published_and_was_stopped_leaves_its_report_to_do(tmp_path, 
     assert has_work(tmp_path, "2023-03-02") is lacks_report
 
 
+def test_what_checks_refused_is_work_until_a_run_has_passed_them(tmp_path):
+    """A refused file may be all that came of a day, so that no day waits; it is open all the same."""
+    small_lake.write_sample(tmp_path, run="20230301T060000-0001")
+    for hour, kind, outcome, is_work in (
+        (6, "run", "refused", True),
+        (7, "run", "failed", True),
+        (8, "notebook", "succeeded", True),
+        (9, "run", "succeeded", False),
+    ):
+        ended = {"run": f"r{hour}", "kind": kind, "event": "ended", "outcome": outcome}
+        small_lake.write(tmp_path, RUNS, [ended | {"at": small_lake.at(f"2023-03-02T0{hour}:00")}])
+        assert has_work(tmp_path, "2023-03-02") is is_work, outcome
+
+
 def test_a_run_is_resumed_with_its_own_window_and_today(tmp_path):
     request = runner.Request(tmp_path, tmp_path / "landing", tmp_path / "runs", resume="r1")
     first, last, today = map(small_lake.day, ("2023-02-01", "2023-02-20", "2023-02-21"))

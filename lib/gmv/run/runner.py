@@ -467,7 +467,21 @@ def _has_work(record: Record) -> bool:
     if record.window.start_date or any(progress.unfinished(reader, step).runs for step in progress.STEPS):
         return True
     due = publication.plan(reader, record.window, record.today, settings().closed_until).publish
-    return bool(due) or _lacks_report(reader)
+    return bool(due) or _lacks_report(reader) or _was_refused(reader)
+
+
+def _was_refused(reader: Reader) -> bool:
+    """Whether checks refused a run, and none has ended well since: a refused file may be all that came of a day,
+    so that no day waits."""
+    return bool(
+        reader.rows(
+            """
+            select 1 from monitoring.runs where kind = 'run' and event = 'ended'
+            having max("at") filter (outcome = 'refused')
+                > coalesce(max("at") filter (outcome in ('succeeded', 'nothing_new')), timestamp '-infinity')
+            """
+        )
+    )
 
 
 def _lacks_report(reader: Reader) -> bool:
