@@ -21,7 +21,10 @@ from gmv.tables import (
     EVENT_TABLES,
     FILES,
     PARTITION_STATS,
+    PRODUCT_ITEM,
     PROGRESS,
+    PURCHASE,
+    PURCHASE_EXTRA_INFO,
     QUARANTINE,
     RUNS,
 )
@@ -386,6 +389,36 @@ def test_a_table_without_records_on_a_day_that_another_has_is_told(tmp_path, mon
         monkeypatch.setenv("GMV_FEED_MISSING_RECORDS", least)
         settings.cache_clear()
         assert len(days.feed_missing(Reader(tmp_path))) == told
+
+
+def test_records_of_a_retracted_file_feed_no_day(tmp_path):
+    """Of 10 March the items' only file is retracted; of 11 March, purchases that should have had another day."""
+    records = rows_of(
+        "table sha256 transaction_date",
+        (PURCHASE, "aa", "2023-03-10"),
+        (PRODUCT_ITEM, "bb", " 2023-03-10"),
+        (PURCHASE_EXTRA_INFO, "cc", "2023-03-10"),
+        (PURCHASE, "dd", "2023-03-11"),
+    )
+    for row in records:
+        event = row.pop("table")
+        write(tmp_path, event.bronze, [{**row, "run": row["sha256"]}])
+        file = {"table": event.name, "sha256": row["sha256"], "outcome": "ingested", "run": row["sha256"]}
+        write(tmp_path, FILES, [{**file, "recorded_at": at("2023-03-11")}])
+        counted = {
+            "layer": "bronze",
+            "table": event.name,
+            "day": day(row["transaction_date"].strip()),
+            "records": 1,
+        }
+        write(tmp_path, PARTITION_STATS, [{**counted, "run": "r1", "recorded_at": at("2023-03-11")}])
+    assert [row["day"] for row in days.feed_missing(Reader(tmp_path))] == [day("2023-03-11")] * 2
+
+    retracted = [{"sha256": sha256, "outcome": "retracted", "run": f"r{sha256}"} for sha256 in ("bb", "dd")]
+    write(tmp_path, FILES, [{**row, "recorded_at": at("2023-03-12")} for row in retracted])
+    assert days.feed_missing(Reader(tmp_path)) == [
+        {"day": D10, "table": "product_item", "others": "purchase 1, purchase_extra_info 1"}
+    ]
 
 
 # --- Anomalies --------------------------------------------------------------------------------------------

@@ -7,15 +7,10 @@ from collections.abc import Mapping
 
 from gmv.freshness import freshness
 from gmv.lake import ledger_days, records
-from gmv.lake.reader import NEWEST_COUNTS, Reader
+from gmv.lake.reader import NEWEST_COUNTS, READABLE_DAY, Reader
 from gmv.tables import DAY_STATS, EVENT_TABLES, FRESHNESS, PARTITION_STATS, STEPS
 
 _NOTED = f'select "table", day, records from ({NEWEST_COUNTS}) where layer = $layer and "table" = $table'
-
-# DuckDB knows a year 0; Python doesn't, nor is it a day of ours.
-_READABLE_DAY = """case when regexp_full_match(trim(transaction_date), '\\d{4}-\\d{2}-\\d{2}')
-    and trim(transaction_date) not like '0000%'
-    then try_cast(trim(transaction_date) as date) end"""
 
 
 def changed_counts(reader: Reader, layer: str) -> list[dict]:
@@ -78,7 +73,7 @@ def added_counts(reader: Reader) -> list[dict]:
     added = []
     for event in EVENT_TABLES if runs else ():
         counted = f"""
-            select run, {_READABLE_DAY} as day, count(*) as records from bronze.{event.name}
+            select run, {READABLE_DAY} as day, count(*) as records from bronze.{event.name}
             where list_contains($runs, run) group by all order by run, day"""
         for row in reader.of_runs(runs).rows(counted, runs=runs):
             place = (event.name, row["day"])

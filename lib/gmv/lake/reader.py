@@ -60,6 +60,12 @@ NEWEST_COUNTS = """
     qualify row_number() over (partition by layer, "table", day order by recorded_at desc, run desc) = 1"""
 """SQL: how many rows each table has of each day, as they were counted last."""
 
+# DuckDB knows a year 0; Python doesn't, nor is it a day of ours.
+READABLE_DAY = """case when regexp_full_match(trim(transaction_date), '\\d{4}-\\d{2}-\\d{2}')
+    and trim(transaction_date) not like '0000%'
+    then try_cast(trim(transaction_date) as date) end"""
+"""SQL: the day of a row of bronze, as far as it can be read."""
+
 _OF_FILES = (duckdb.Error, duckdb.IOException, duckdb.InvalidInputException, duckdb.HTTPException)
 """What DuckDB raises when it can't read a file; where a page of it makes no sense, an error without a kind."""
 _ROWS_IN_BATCH = 10_000

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from decimal import Decimal
 
 from gmv import checks
 from gmv.checks import Check
-from gmv.lake.reader import NEWEST_COUNTS, Reader
+from gmv.lake.reader import NEWEST_COUNTS, READABLE_DAY, Reader
+from gmv.progress import OUT_OF_FORCE
 from gmv.publication import Place, published
 from gmv.quality import anomalies
 from gmv.quality.findings import Finding, severity
@@ -22,27 +23,53 @@ FEED_MISSING_COLUMNS = ("day", "table", "others")
 _ALIKE = "strip_accents(lower(trim({})))"
 """Names that are equal by this differ only in case, accents or outer spaces."""
 
-_EVENT_NAMES = ", ".join(f"('{event.name}')" for event in EVENT_TABLES)
-_FEED_MISSING = f"""
-    with fed as (
-        select day, string_agg("table" || ' ' || records, ', ' order by "table") as others, list("table") as tables,
-               max(records) as most
-        from ({NEWEST_COUNTS}) where layer = 'bronze' and records > 0
-            and day between date '{EARLIEST_PLAUSIBLE}' and current_date group by day
-    )
-    select day, name as "table", others from fed, (values {_EVENT_NAMES}) as event(name)
-    where most >= $least and not list_contains(tables, name) and ($days is null or list_contains($days, day))
-    order by all"""
-
 
 def feed_missing(reader: Reader, days: Collection[dt.date] | None = None) -> list[dict]:
-    """Tables without records on a day on which another has them: day, table, others.
+    """Tables without records on a day on which another has them: day, table, others. Retracted files have none.
 
     Args:
         days: only these; None: all.
     """
     least = settings().feed_missing_records
-    return reader.rows(_FEED_MISSING, least=least, days=None if days is None else list(days))
+    return [
+        {
+            "day": day,
+            "table": missing,
+            "others": ", ".join(f"{table} {n}" for table, n in sorted(fed.items())),
+        }
+        for day, fed in sorted(_fed(reader).items())
+        if (days is None or day in days) and max(fed.values()) >= least
+        for missing in sorted({event.name for event in EVENT_TABLES} - fed.keys())
+    ]
+
+
+def _fed(reader: Reader) -> dict[dt.date, dict[str, int]]:
+    """By day and table, how many records files in force have; only where there are some."""
+    counted: Counter[tuple[dt.date, str]] = Counter()
+    for row in reader.rows(
+        f"""
+        from ({NEWEST_COUNTS}) where layer = 'bronze'
+            and day between date '{EARLIEST_PLAUSIBLE}' and current_date
+        """
+    ):
+        counted[row["day"], row["table"]] = row["records"]
+    retracted = reader.rows(
+        f"select sha256, run from bronze.files where outcome = 'ingested' and sha256 in ({OUT_OF_FORCE})"
+    )
+    runs, contents = [row["run"] for row in retracted], [row["sha256"] for row in retracted]
+    for event in EVENT_TABLES if retracted else ():
+        for row in reader.of_runs(runs).rows(
+            f"select {READABLE_DAY} as day, count(*) as records from bronze.{event.name} "
+            "where list_contains($runs, run) and list_contains($contents, sha256) group by all",
+            runs=runs,
+            contents=contents,
+        ):
+            counted[row["day"], event.name] -= row["records"]
+    fed: dict[dt.date, dict[str, int]] = defaultdict(dict)
+    for (day, table), records in counted.items():
+        if records > 0:
+            fed[day][table] = records
+    return fed
 
 
 def new_subsidiaries(reader: Reader) -> list[dict]:
