@@ -283,6 +283,7 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
 
 
 def test_a_retraction_is_told_by_the_file_of_its_purchase_though_the_event_is_in_another(tmp_path):
+    """The event's own file was retracted by mistake, and put back before the step took that in."""
     ten = day("2023-03-10")
     place = {
         "purchase_id": "1",
@@ -308,16 +309,25 @@ def test_a_retraction_is_told_by_the_file_of_its_purchase_though_the_event_is_in
     write(tmp_path, tables.PROGRESS, [{"step": "ledger", **row} for row in noted])
     files = rows_of(
         "path table sha256 outcome reason run",
+        ("purchase.csv", "purchase", "pu", "ingested", None, "run1"),
+        ("purchase.csv", "purchase", "pu", "retracted", "the wrong one", "out1"),
         ("item.csv", "product_item", "it", "retracted", "in another currency", "out1"),
         ("another.csv", "product_item", "an", "retracted", "it is of another shop", "out1"),
     )
-    write(tmp_path, tables.FILES, files)
+    write(tmp_path, tables.FILES, [{**row, "recorded_at": at("2023-03-15 06:00:00")} for row in files])
+    put_back = files[1] | {"outcome": "restored", "reason": "", "recorded_at": at("2023-03-15 06:00:30")}
+    write(tmp_path, tables.FILES, [put_back])
     records = rows_of(
         "transaction_datetime transaction_date purchase_id item_quantity purchase_value file sha256 run",
         ("2023-03-10 08:00:00", "2023-03-10", "1", "1", "100.00", "item.csv", "it", "run1"),
         ("2023-03-10 08:00:00", "2023-03-10", "2", "1", "100.00", "another.csv", "an", "run1"),
     )
     write(tmp_path, tables.PRODUCT_ITEM.bronze, records)
+    of_purchase = records[0] | {"release_date": "2023-03-10", "file": "purchase.csv", "sha256": "pu"}
+    names = {column.name for column in tables.PURCHASE.bronze.columns}
+    write(
+        tmp_path, tables.PURCHASE.bronze, [{name: of_purchase[name] for name in of_purchase.keys() & names}]
+    )
     paid = {"transaction_datetime": at("2023-03-10 08:00:00"), "transaction_date": ten, "release_date": ten}
     brought = {"purchase_id": "1", "file": "purchase.csv", "sha256": "pu", "run": "run1"}
     write(tmp_path, tables.PURCHASE.versions, [paid | brought])

@@ -312,11 +312,15 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
             group by all
         ),
         out_of_force as (
-            select posted_at, list({{'path': path, 'sha256': sha256, 'reason': reason}} order by path)
-                as out_of_force
-            from bronze.files as files join taken on files.run = taken.bronze_run
-            where outcome in ('retracted', 'restored')
-            group by posted_at
+            select posted_at, list({{'path': path, 'sha256': sha256, 'cause': cause, 'reason': reason}}
+                order by path) as out_of_force
+            from (
+                select posted_at, path, sha256, reason,
+                    case outcome when 'retracted' then 'retraction' else 'undo' end as cause
+                from bronze.files as files join taken on files.run = taken.bronze_run
+                where outcome in ('retracted', 'restored')
+                qualify row_number() over (partition by posted_at, sha256 order by recorded_at desc, run desc) = 1
+            ) group by posted_at
         ),
         events as ({events})
         select posted.*, events.* exclude (number, transaction_date, subsidiary),
@@ -345,9 +349,10 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
     for row in rows:
         event, files = by_then.get(row["number"]) or (_event(row), row["files"] or ())
         changed = row["out_of_force"] or ()
+        changed = [file for file in changed if file["cause"] == row["cause"]] or changed
         changed = [file for file in changed if (file["sha256"], row["purchase_id"]) in holding] or changed
         changed = [file for file in changed if event and file["path"] == event.file] or changed
-        arrived = [file["path"] for file in changed] or files
+        arrived = [*dict.fromkeys(file["path"] for file in changed)] or files
         # What corrects an earlier posting may do so for what else of the purchase has arrived.
         is_own = event and event.file in arrived and not row["corrects"]
         if event and not changed and (not arrived or is_own):
@@ -366,7 +371,7 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
                 row["recorded_at"],
                 event,
                 arrived if row["cause"] != "rule" else (),
-                "; ".join(dict.fromkeys(file["reason"] for file in changed)) or None,
+                "; ".join(dict.fromkeys(file["reason"] for file in changed if file["reason"])) or None,
             ),
         )
 
