@@ -122,7 +122,7 @@ def test_no_window_has_every_day_but_names_none():
     [
         (day(2), None, "needs both"),
         (None, day(2), "needs both"),
-        (day(2), day(1), "--start-date 2023-03-02 is after --end-date 2023-03-01"),
+        (day(2), day(1), "The start date 2023-03-02 is after the end date 2023-03-01"),
     ],
 )
 def test_half_a_window_or_one_turned_round_is_refused(start, end, message):

@@ -439,8 +439,8 @@ def test_a_lake_that_contradicts_itself_can_not_be_accepted(lake, check):
 @pytest.mark.parametrize(
     ("check", "because", "message"),
     [
-        ("refused_file", "", "--accept needs a reason"),
-        ("", "because", "name the check by --accept"),
+        ("refused_file", "", "say it in because"),
+        ("", "because", "name the check in accept"),
         ("refused", "because", "There is no check 'refused' to accept; there are all, negative_gmv"),
     ],
 )

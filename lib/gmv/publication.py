@@ -27,10 +27,10 @@ class Window:
     def __post_init__(self) -> None:
         if (self.start_date is None) != (self.end_date is None):
             raise UsageError(
-                "A window needs both --start-date and --end-date; without either, it is of all days."
+                "A window needs both a start date and an end date; without either, it is of all days."
             )
         if self.start_date and self.end_date and self.start_date > self.end_date:
-            raise UsageError(f"--start-date {self.start_date} is after --end-date {self.end_date}.")
+            raise UsageError(f"The start date {self.start_date} is after the end date {self.end_date}.")
 
     def __contains__(self, day: dt.date) -> bool:
         return self.start_date is None or self.end_date is None or self.start_date <= day <= self.end_date

@@ -50,9 +50,9 @@ def asked_for(check: str, because: str) -> Acceptance | None:
     if not check and not because:
         return None
     if not because:
-        raise UsageError('--accept needs a reason, which is kept with it: --because "…".')
+        raise UsageError("What is accepted needs a reason, which is kept with it: say it in because.")
     if not check:
-        raise UsageError("--because says why a check is accepted; name the check by --accept.")
+        raise UsageError("A reason (because) says why a check is accepted; name the check in accept.")
     acceptable = [one.name for one in CHECKS if not one.is_integrity]
     if check != ALL and check not in BY_NAME:
         raise UsageError(f"There is no check {check!r} to accept; there are all, {', '.join(acceptable)}.")
