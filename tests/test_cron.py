@@ -50,6 +50,22 @@ def test_the_script_can_be_stopped_while_it_waits_to_try_again(number, code):
         assert waiting.wait(timeout=20) == code
 
 
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [("kill -9 $$", "gmv ended with 137; again"), ("exit 3", ""), ("exec no-such-command", "")],
+)
+def test_a_run_that_was_killed_is_tried_again_but_not_what_would_end_the_same(tmp_path, first, said):
+    command = tmp_path / "gmv"
+    command.write_text(
+        f'#!/bin/sh\necho >> "{tmp_path}/tries"\n[ $(wc -l < "{tmp_path}/tries") = 2 ] || {first}\n'
+    )
+    command.chmod(0o755)
+    environment = {**os.environ, "GMV_COMMAND": str(command), "GMV_RETRY_SECONDS": "0"}
+    told = subprocess.run([SCRIPT], env=environment, capture_output=True, text=True, timeout=60)
+    assert said in told.stderr and ("again" in told.stderr) is bool(said)
+    assert (told.returncode == 0) is bool(said)
+
+
 def test_wrong_use_is_not_tried_again(deployment):
     deployment.environment["GMV_SPARK_CORES"] = "none"
     run = deployment.start(SCRIPT)
