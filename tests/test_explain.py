@@ -180,6 +180,25 @@ def test_a_number_that_was_never_published_is_no_restatement_when_it_waits(tmp_p
     assert (change.state, change.is_restatement) == ("pending", False)
 
 
+def test_postings_from_before_the_first_publication_are_no_restatement(tmp_path):
+    lake = ModelLake()
+    lake.run(
+        files_of(
+            """a.csv: purchase 03-10T08:00 1 paid
+               b.csv: item 03-10T08:00 1 1 100.00
+               c.csv: info 03-12T08:00 1 nac"""
+        )
+    )
+    lake.run(files_of("d.csv: item 03-13T08:00 1 1 120.00\nd.csv: item 03-14T08:00 1 1 100.00"))
+    window = Window(day("2023-03-10"), day("2023-03-10"))
+    changes = explain.days(lake.save(tmp_path), window, LATER)
+    assert [(change.subsidiary, change.state, change.is_restatement) for change in changes] == [
+        ("nac", "published", False),
+        ("nac", "unpublished", True),
+        ("unknown", "unpublished", False),
+    ]
+
+
 def test_damage_is_named_and_never_hidden(tmp_path):
     lake = ModelLake()
     lake.run(files_of("a.csv: purchase 03-10T08:00 1 paid\nb.csv: item 03-10T08:00 1 1 100.00"))

@@ -96,7 +96,7 @@ class Change:
             published); in_progress (of today or later).
         before, after: empty where nothing counts.
         run, published_at: of the publication (UTC); empty for the other states.
-        is_restatement: the day had been published before.
+        is_restatement: the day had been published before; of what is unpublished, before its last postings.
         parts: add up to the difference.
     """
 
@@ -253,7 +253,9 @@ def _of_place(
         state = "pending" if place[0] < today else "in_progress"
         add(state, coming, since, is_restatement=first_published is not None)
     elif since:
-        add("unpublished", coming, since)
+        last_posted = since[-1].recorded_at
+        is_later = first_published and last_posted and last_posted > first_published
+        add("unpublished", coming, since, is_restatement=bool(is_later))
     return changes
 
 
