@@ -89,6 +89,13 @@ def test_the_last_rows_are_those_of_the_end_with_what_is_empty(tmp_path):
     assert [row["purchase_id"] for row in show.rows(Reader(tmp_path), WAITING)] == ["1", "2", None]
 
 
+def test_an_end_of_line_in_a_value_is_no_new_row_of_csv():
+    values = ["a\rb", "a\nb", "a\r\nb", "\r\n", " "]
+    text = show.as_csv(["subsidiary"], [{"subsidiary": value} for value in values])
+    assert [row["subsidiary"] for row in csv.DictReader(io.StringIO(text, newline=""))] == values
+    assert text.startswith("subsidiary\n") and text.endswith("\n \n")
+
+
 def test_csv_and_json_have_all_rows_of_tables_and_lists(lake):
     read = list(csv.DictReader(io.StringIO(shown(lake, "daily_gmv", "--format", "csv"))))
     assert [Decimal(row["gmv"]) for row in read] == AMOUNTS

@@ -146,10 +146,20 @@ def write_csv(
     """
     if for_spreadsheet:
         to.write("\ufeff")
-    writer = csv.writer(to, lineterminator="\n")
+    writer = csv.writer(_LineFeeds(to), lineterminator="\r\n")
     writer.writerow(columns)
     shown = _guarded if for_spreadsheet else _plain
     writer.writerows([shown(row[column]) for column in columns] for row in of_rows)
+
+
+@dataclass(frozen=True)
+class _LineFeeds:
+    """Ends rows with LF alone. The csv module puts only those ends of line into quotes that end its own rows."""
+
+    to: TextIO
+
+    def write(self, row: str) -> int:
+        return self.to.write(row.removesuffix("\r\n") + "\n")
 
 
 def as_json(of_rows: Any) -> str:
