@@ -442,6 +442,29 @@ def test_tables_fit_a_hundred_columns_and_end_in_the_same_sum(worked_example):
     assert any("posted when d/purchase.csv arrived" in line for line in lines)
 
 
+def test_many_numbers_that_never_changed_are_shown_too(tmp_path):
+    from rich.console import Console
+
+    lake = ModelLake()
+    files = [
+        f"{number}.csv: {event}"
+        for number in range(41)
+        for event in (
+            f"purchase 03-10T08:00 {number} paid",
+            f"item 03-10T08:00 {number} 1 {number}.00",
+            f"info 03-10T08:00 {number} of-{number:02}",
+        )
+    ]
+    lake.run(files_of("\n".join(files)))
+    window = Window(day("2023-03-10"), day("2023-03-10"))
+    numbers, *_ = tell.explanation(explain.days(lake.save(tmp_path), window, LATER))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(numbers)
+    text = console.export_text()
+    assert "of-40" in text and "of-01" in text and "of-00" not in text
+    assert "The newest of 41 changes" in text
+
+
 def test_csv_and_json_are_exact_and_a_question_needs_one_subject(worked_example):
     def told(*arguments: str) -> str:
         result = CliRunner().invoke(app, ["explain", *arguments, "--lake", str(worked_example.lake)])

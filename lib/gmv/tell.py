@@ -234,7 +234,7 @@ def _numbers(changes: Sequence[Change], restated: Sequence[Change]) -> Table:
     table = _table(
         "The numbers, in order of time", day="", subsidiary="", what="", GMV="right", change="right"
     )
-    shown = changes if len(changes) <= 2 * MOST_ROWS else restated
+    shown = restated if restated and len(changes) > 2 * MOST_ROWS else changes
     for change in shown[-2 * MOST_ROWS :]:
         table.add_row(
             str(change.transaction_date),
