@@ -403,6 +403,17 @@ def test_the_axis_covers_the_window_not_only_days_with_gmv() -> None:
     assert 27 < last - first < 30
 
 
+def test_a_window_without_an_end_leaves_days_to_be_seen() -> None:
+    of_all_time = dt.date.min, dt.date.max
+    gmv = figures.daily_gmv(daily(("2023-02-08", "a", "1")), *of_all_time)
+    counted = pd.DataFrame(
+        {"layer": "gold", "table": "daily_gmv", "day": [pd.Timestamp("2023-02-08")], "records": [1]}
+    )
+    for picture in (gmv, figures.partition_rows(counted, *of_all_time)):
+        first, last = picture.wide.axes[0].get_xlim()
+        assert 365 < last - first < 800
+
+
 def test_average_needs_seven_days_and_counts_days_without_gmv_as_0() -> None:
     six_days = figures.daily_gmv(daily(("2023-02-01", "a", "7"), ("2023-02-06", "a", "7")))
     assert six_days.wide.axes[0].get_lines() == []

@@ -66,6 +66,7 @@ _IN_MILLIONS_FROM = 10_000_000
 _MOST_BARS = 120
 """Of more days, a gap between bars would be thinner than a dot: a part is drawn as one shape, at once."""
 _HALF_A_DAY = pd.Timedelta(hours=12)
+_A_YEAR = pd.Timedelta(days=365)
 _DOTS_PER_INCH = 200  # twice what a plain screen shows, for sharp text
 _SHOWN_PER_INCH = 100
 
@@ -144,14 +145,14 @@ def daily_gmv(
 
     Args:
         frame: transaction_date, subsidiary, gmv (Decimal), as `data.daily_gmv` gives it.
-        start_date: first day of the axis; none: the first day with GMV.
-        end_date: last day of the axis; none: the last day with GMV.
+        start_date: first day of the axis, if it is not far before the others; none: the first day with GMV.
+        end_date: last day of the axis, if it is not far after the others; none: the last day with GMV.
         marks: days to mark above their bars.
     """
     if frame.empty:
         return _sentence("No GMV has been published for these days.")
     newest = frame["transaction_date"].max()
-    days = _days(start_date or frame["transaction_date"].min(), end_date or newest)
+    days = _axis(frame["transaction_date"], start_date, end_date)
     parts = _by_subsidiary(frame)
     totals = frame.groupby("transaction_date")["gmv"].sum()
     total = totals.sum()
@@ -210,14 +211,14 @@ def partition_rows(
     Args:
         frame: layer, table, day, records, as `data.partition_rows` gives it. Records without a day are
             named in the panel's title.
-        start_date: first day of the axis; none: the first day with rows.
+        start_date: first day of the axis, as for `daily_gmv`; none: the first day with rows.
         end_date: last day of the axis; none: the last day with rows.
         odd: days for which a check found something, by the table that it is about.
     """
     dated = frame.dropna(subset=["day"])
     if dated.empty:
         return _sentence("No rows have been counted for these days.")
-    days = _days(start_date or dated["day"].min(), end_date or dated["day"].max())
+    days = _axis(dated["day"], start_date, end_date)
     colours = dict(zip(dict.fromkeys(frame["table"]), cycle(_PALETTE), strict=False))
 
     def draw(size: Size) -> Figure:
@@ -302,7 +303,11 @@ def _sentence(text: str) -> Picture:
     return Picture(draw, text)
 
 
-def _days(first: dt.date, last: dt.date) -> pd.DatetimeIndex:
+def _axis(filled: pd.Series, start_date: dt.date | None, end_date: dt.date | None) -> pd.DatetimeIndex:
+    """The days of the window, but of a window such as one to 9999-12-31 no more than a year beyond what is filled."""
+    oldest, newest = filled.min(), filled.max()
+    first = max(pd.Timestamp(start_date), oldest - _A_YEAR) if start_date else oldest
+    last = min(pd.Timestamp(end_date), newest + _A_YEAR) if end_date else newest
     return pd.date_range(first, last, freq="D")
 
 
