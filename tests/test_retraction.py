@@ -234,6 +234,24 @@ def test_a_file_that_is_retracted_before_silver_saw_it_never_counts(lake):
     assert verify(lake.reader, TODAY).agrees
 
 
+@pytest.mark.parametrize("undo", [False, True])
+def test_gold_goes_by_what_silver_has_taken_in_of_retractions(lake, undo):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    lake.run()
+    lake.arrive("2", "item 03-11T08:00 1 1 30.00")
+    lake.run(notebooks=("01_bronze", "02_silver"))
+    if undo:
+        lake.retract("product_item-2.csv")
+        lake.run(notebooks=("02_silver",))
+    lake.retract("product_item-2.csv", undo=undo)
+    lake.run(notebooks=("03_gold",))
+    by_silver, by_now = ("10.00", "30.00") if undo else ("30.00", "10.00")
+    assert lake.published() == [f"2023-03-10 unknown {by_silver}"]
+    lake.run()
+    assert lake.published() == [f"2023-03-10 unknown {by_now}"]
+    assert verify(lake.reader, TODAY).agrees
+
+
 def forget_progress(lake: TestLake) -> None:
     """As if the last step had been killed between its last commit and its note."""
     delta = DeltaTable(str(lake.path / PROGRESS.path))

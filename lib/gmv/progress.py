@@ -14,10 +14,11 @@ SILVER, LEDGER = STEPS = ("silver", "ledger")
 BEGUN, DONE = "rebuild", "rebuilt"
 HISTORY_LOST = "history lost"
 
-OUT_OF_FORCE = """
-    select sha256 from bronze.files where outcome in ('retracted', 'restored')
+_OUT_OF_FORCE = """
+    select sha256 from bronze.files where outcome in ('retracted', 'restored') {of_runs}
     qualify row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1
         and outcome = 'retracted'"""
+OUT_OF_FORCE = _OUT_OF_FORCE.format(of_runs="")
 """SQL: the sha256 of every file that is retracted: its records stay in bronze, and count nowhere else."""
 
 
@@ -32,7 +33,7 @@ class Unfinished:
         is_everything: the step has taken in nothing yet, so these are all there are.
         retractions: those of the runs that took a file out of force, or put it back.
         changed_files: sha256 of the files that they did it to.
-        out_of_force: sha256 of every file that is retracted now.
+        out_of_force: sha256 of every file that is retracted now; for the ledger, as far as silver has taken it in.
     """
 
     step: str
@@ -51,19 +52,20 @@ class Unfinished:
 
 def unfinished(reader: Reader, step: str) -> Unfinished:
     """The bronze runs that a step has still to take in; the ledger, of those that silver has."""
-    has_silver = f"and run in (select bronze_run from monitoring.progress where step = '{SILVER}') "
+    of_silver = f"and run in (select bronze_run from monitoring.progress where step = '{SILVER}') "
+    of_runs = of_silver if step == LEDGER else ""
     rows = reader.rows(
         "select run, sum(records) filter (outcome = 'ingested') as records, "
         "bool_or(outcome <> 'ingested') as is_retraction from bronze.files "
         "where outcome in ('ingested', 'retracted', 'restored') "
         "and run not in (select bronze_run from monitoring.progress where step = $step) "
-        + (has_silver if step == LEDGER else "")
-        + "group by run order by min(recorded_at), run",
+        f"{of_runs}"
+        "group by run order by min(recorded_at), run",
         step=step,
     )
     finished = reader.rows("select 1 from monitoring.progress where step = $step limit 1", step=step)
     retractions = [row["run"] for row in rows if row["is_retraction"]]
-    out_of_force = reader.rows(f"{OUT_OF_FORCE} order by sha256")
+    out_of_force = reader.rows(f"{_OUT_OF_FORCE.format(of_runs=of_runs)} order by sha256")
     return Unfinished(
         step,
         runs=[row["run"] for row in rows],

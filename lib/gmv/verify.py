@@ -164,7 +164,11 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
         with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
             comparisons += _compare_whole_lake(session, today)
     elif unfinished.runs:
-        wanted: dict[str, object] = {"runs": list(unfinished.runs), "changed": list(unfinished.changed_files)}
+        wanted: dict[str, object] = {
+            "runs": list(unfinished.runs),
+            "changed": list(unfinished.changed_files),
+            "out_of_force": list(unfinished.out_of_force),
+        }
         with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
             _prepare(session, _OWN_FILES, wanted)
             read_events(session)
@@ -220,7 +224,6 @@ def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[s
     named = ", ".join(f"${name} as {name}" for name in parameters)
     session.execute(f"create temp table parameters as select {named}", parameters)
     session.execute(script)
-    session.execute(_OUT_OF_FORCE)
 
 
 def read_events(session: duckdb.DuckDBPyConnection) -> None:
@@ -247,18 +250,15 @@ _WHOLE_LAKE = (
     create temp view noted_files as from bronze.files where outcome = 'ingested';
     create temp view stored_quarantine as from silver.quarantine;
     create temp view stored_ledger as from gold.gmv_ledger;
-    create temp macro is_whole_lake() as true;
-"""
-)
-
-_OUT_OF_FORCE = """
     create temp table out_of_force as
     select sha256
     from bronze.files
     where outcome in ('retracted', 'restored')
     qualify outcome = 'retracted'
         and row_number() over (partition by sha256 order by recorded_at desc, run desc) = 1;
+    create temp macro is_whole_lake() as true;
 """
+)
 
 # When the files have been compared: records take the most memory, and the rest needs events alone.
 _DROP_RECORDS = "".join(f"drop table {event.name}_records;" for event in EVENT_TABLES)
@@ -270,6 +270,8 @@ _OWN_FILES = """
     where outcome = 'ingested' and (
         list_contains((select runs from parameters), run)
         or list_contains((select changed from parameters), sha256));
+    create temp table out_of_force as
+    select unnest(cast((select out_of_force from parameters) as varchar[])) as sha256;
     create temp macro is_whole_lake() as false;
     create temp view stored_quarantine as from silver.quarantine semi join noted_files using (sha256);
 """ + "".join(
