@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 ORCHESTRATORS := airflow dagster prefect
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the environment: packages at their locked versions, and Delta's jars
 
@@ -101,7 +101,7 @@ gateway: $(BIN)/versitygw ## Build the S3 server that the tests use (needs Go)
 
 $(BIN)/versitygw: | $(READY)
 	@command -v go >/dev/null || { echo "Go is missing, so the S3 server for tests can't be built: see https://go.dev/doc/install."; exit 1; }
-	@GOBIN=$(abspath $(BIN)) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	@GOBIN="$(abspath $(BIN))" go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 S3_TESTS := tests/test_s3.py tests/test_s3_runs.py tests/test_engines.py tests/test_export.py tests/test_location.py
 RULE_TESTS := tests/test_pipeline.py tests/test_corpus.py tests/test_runs.py tests/test_retraction.py \
