@@ -116,3 +116,9 @@ def test_a_list_takes_no_dates(lake):
     told = CliRunner().invoke(app, ["show", "orphans", "--start-date", "2023-02-08", "--lake", str(lake)])
     assert isinstance(told.exception, UsageError)
     assert str(told.exception) == "orphans is a list of what is so now; it takes no dates."
+
+
+def test_help_names_each_format_whole_where_a_terminal_has_80_columns(monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    told = CliRunner().invoke(app, ["plan", "--help"]).output
+    assert "table, csv, spreadsheet or json." in " ".join(told.replace("│", " ").split())

@@ -71,6 +71,11 @@ AcceptOption = Annotated[
 BecauseOption = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept on record.")]
 
 
+FormatOption = Annotated[
+    Format, typer.Option("--format", metavar="FORMAT", help="table, csv, spreadsheet or json.")
+]
+
+
 class ExportFormat(StrEnum):
     """How numbers are exported."""
 
@@ -145,7 +150,7 @@ def plan(
     resume: ResumeOption = "",
     accept: AcceptOption = "",
     because: BecauseOption = "",
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    output: FormatOption = Format.table,
     lake: LakeOption = None,
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
@@ -206,7 +211,7 @@ def show(
     ] = "",
     start_date: StartOption = "",
     end_date: EndOption = "",
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    output: FormatOption = Format.table,
     lake: LakeOption = None,
 ) -> None:
     """Print a table's rows, sorted, or a list of what is odd (problems names them).
@@ -258,7 +263,7 @@ def explain(
     end_date: EndOption = "",
     run: Annotated[str, typer.Option("--run", help="What this run published and posted.")] = "",
     as_of_date: AsOfOption = "",
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    output: FormatOption = Format.table,
     lake: LakeOption = None,
 ) -> None:
     """Why a day's number is what it is, and why it changed: to the cent, down to files and their values."""
@@ -328,7 +333,7 @@ def status(
 @app.command(epilog="Examples:\n\n  gmv verify\n\n  gmv verify --format json --lake ~/lake")
 def verify(
     as_of_date: AsOfOption = "",
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    output: FormatOption = Format.table,
     lake: LakeOption = None,
     runs_dir: RunsOption = None,
 ) -> None:

@@ -263,7 +263,7 @@ def _by_reason(begin: str, rows: list[dict], most: int = 3) -> str:
 
 
 def is_at_work(lake: Path, run: str) -> bool:
-    """Whether a run of which no end was found on record is at work, or was till now: its end comes before its release."""
+    """Whether a run whose end was not on record is at work, or has ended since: its end is noted, then it lets go."""
     ended = "select 1 from monitoring.runs where run = $run and event = 'ended' limit 1"
     return _is_held(lake) or bool(Reader(lake).rows(ended, run=run))
 
