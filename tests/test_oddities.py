@@ -383,7 +383,9 @@ def test_a_table_without_records_on_a_day_that_another_has_is_told(tmp_path, mon
         {"day": D10, "table": "purchase_extra_info", "others": "purchase 7"},
     ]
     found = found_in(tmp_path, {}, {}, {D10})[BY_NAME["feed_missing"]]
-    assert found[0].message == "On 2023-03-10 nothing came for product_item, but purchase 7."
+    assert found[0].message == (
+        "On 2023-03-10 nothing came for product_item; other tables have records: purchase 7."
+    )
     assert found_in(tmp_path, {}, {}, {day("2023-03-11")})[BY_NAME["feed_missing"]] == []
     for least, told in (("7", 2), ("8", 0)):
         monkeypatch.setenv("GMV_FEED_MISSING_RECORDS", least)

@@ -207,7 +207,7 @@ def _missing(reader: Reader, days: Collection[dt.date]) -> list[Finding]:
             checks.FEED_MISSING,
             f"{row['day']} {row['table']}",
             "0 records",
-            f"On {row['day']} nothing came for {row['table']}, but {row['others']}.",
+            f"On {row['day']} nothing came for {row['table']}; other tables have records: {row['others']}.",
         )
         for row in feed_missing(reader, days)
     ]
