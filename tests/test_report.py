@@ -671,6 +671,15 @@ def test_the_headline_is_the_newest_day_beside_the_day_before_its_weekday_and_th
     )
 
 
+def test_each_fact_of_the_headline_is_a_paragraph_also_where_the_page_has_no_styles() -> None:
+    """In Jupyter, a list of terms is torn apart: its terms float left of their values."""
+    facts = [headline.Fact("May so far", "1.00", "2 days"), headline.Fact("Is it final?", "settled", "Old.")]
+    html = show.Top(headline.Headline("GMV", Decimal(1), facts, "Up."))._repr_html_()
+    paragraphs = re.findall(r"<p\b[^>]*>(.*?)</p>", html)
+    told = [re.sub(r"<[^>]+>", "", paragraph) for paragraph in paragraphs]
+    assert told == ["GMV", "1.00", "May so far 1.00 2 days", "Is it final? settled Old.", "Up."]
+
+
 @pytest.mark.parametrize(
     ("moves", "told"),
     [
