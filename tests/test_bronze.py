@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
-from gmv import bronze, retraction
+from gmv import bronze, retraction, view
 from gmv.errors import GmvError
 from gmv.lake import faults, location, records
 from gmv.lake.reader import Reader
-from gmv.tables import EVENT_TABLES, FILES, PURCHASE_EXTRA_INFO
+from gmv.tables import EVENT_TABLES, FILES, PURCHASE, PURCHASE_EXTRA_INFO
 from pipeline import Died
 
 HEADER = ",".join(PURCHASE_EXTRA_INFO.column_names)
@@ -181,6 +181,20 @@ def events_of_two_tables(folder) -> None:
 
 def noted(folder) -> list[dict]:
     return folder.reader.rows("select * exclude recorded_at from bronze.files order by path")
+
+
+def test_the_first_records_of_all_tables_are_shown_in_one(folder):
+    folder.put(f"{INFO}.csv", *"123")
+    purchase = dict(dict.fromkeys(PURCHASE.column_names, "x"), purchase_id="7", release_date="")
+    lines = [",".join(purchase), ",".join(purchase.values())]
+    (folder.landing / "purchase.csv").write_text("\n".join([*lines, ""]))
+    shown = view.first(bronze.records_of(folder.arrivals()))
+    assert shown[["table", "file", "line", "purchase_id", "release_date"]].to_numpy().tolist() == [
+        ["purchase", "purchase.csv", 2, "7", ""],
+        [INFO, f"{INFO}.csv", 2, "1", ""],
+        [INFO, f"{INFO}.csv", 3, "2", ""],
+    ]
+    assert view.first({}).empty
 
 
 def test_files_of_a_killed_run_are_noted_by_the_next_as_it_would_have_noted_them(folder, tmp_path):

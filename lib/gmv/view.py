@@ -39,12 +39,14 @@ def outcomes(arrivals: Arrivals) -> pd.DataFrame:
     return _frame([*rows, *waiting]).fillna("")
 
 
-def first(records: Mapping[EventTable, ds.Dataset]) -> dict[str, pd.DataFrame]:
-    """The first two records of each table, by line."""
-    return {
-        event.name: rows.head(2, columns=[*event.column_names, "line", "file"]).to_pandas()
-        for event, rows in records.items()
-    }
+def first(records: Mapping[EventTable, ds.Dataset]) -> pd.DataFrame:
+    """The first two records of each table, by line; columns that a table lacks are empty."""
+    rows = [
+        {"table": event.name, **row}
+        for event, staged in records.items()
+        for row in staged.head(2, columns=["file", "line", *event.column_names]).to_pylist()
+    ]
+    return _frame(rows).fillna("")
 
 
 def unfinished(of: Unfinished) -> pd.DataFrame:
