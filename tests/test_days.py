@@ -110,6 +110,7 @@ def test_a_window_holds_its_first_and_last_day():
     assert date(2024, 2, 27) not in window
     assert date(2024, 3, 2) not in window
     assert len(Window(date(2023, 2, 28), date(2023, 3, 1)).days()) == 2
+    assert Window(day(2), day(2)).days() == [day(2)]
 
 
 def test_no_window_has_every_day_but_names_none():

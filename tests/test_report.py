@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -650,23 +651,30 @@ def final_of(*days: str) -> list[Finality]:
 
 
 def test_the_headline_is_the_newest_day_beside_the_day_before_its_weekday_and_the_month() -> None:
-    weekdays = [("2023-03-03", "80"), ("2023-03-10", "100"), ("2023-03-17", "120"), ("2023-03-24", "110")]
+    weekdays = [("2023-03-03", "80"), ("2023-03-10", "100"), ("2023-03-17", "120"), ("2023-03-24", "110.01")]
     frame = daily(
+        ("2023-02-28", "nac", "1000.00"),
+        ("2023-03-01", "nac", "0.99"),
         *((on, "nac", amount) for on, amount in weekdays),
         ("2023-03-30", "nac", "90.00"),
         ("2023-03-31", "nac", "70.00"),
-        ("2023-03-31", "int", "50.50"),
+        ("2023-03-31", "int", "50.51"),
     )
-    found = headline.headline(frame, frame.head(0), final_of("2023-03-31"), day("2023-04-01"))
-    assert found and (found.title, found.gmv) == ("GMV of Friday, 31 March 2023", Decimal("120.50"))
+    final = [
+        *final_of("2023-03-30", "2023-03-31"),
+        dataclasses.replace(*final_of("2023-04-01"), state="in progress"),
+    ]
+    final[0] = dataclasses.replace(final[0], state="settled")
+    found = headline.headline(frame, frame.head(0), final, day("2023-04-01"))
+    assert found and (found.title, found.gmv) == ("GMV of Friday, 31 March 2023", Decimal("120.51"))
     assert [(fact.value, fact.note) for fact in found.facts] == [
-        ("+30.50", "+33.9 %"),
-        ("+15.50", "+14.8 % of 105.00, the median of 4 Fridays"),
-        ("620.50", "6 days with GMV"),
+        ("+30.51", "+33.9 %"),
+        ("+15.51", "+14.8 % of 105.00, the median of 4 Fridays"),
+        ("621.51", "7 days with GMV"),
         ("provisional", "Thin."),
     ]
     assert found.in_words == (
-        "Up 30.50 against the day before, most of all in int (+50.50). "
+        "Up 30.51 against the day before, most of all in int (+50.51). "
         "Since the last report, no earlier day has been restated."
     )
 
@@ -694,6 +702,7 @@ def test_each_fact_of_the_headline_is_a_paragraph_also_where_the_page_has_no_sty
             "Down 5.00 against the day before, most of all in a (-30.00); the other way went c (+50.00).",
         ),
         ({"a": 30, "c": -30}, "Unchanged in all against the day before, most of all in c (-30.00)."),
+        ({"a": 10, "b": 0}, "Up 10.00 against the day before, most of all in a (+10.00)."),
         ({"a": 0}, "No subsidiary has another number than the day before."),
     ],
 )
@@ -713,6 +722,44 @@ def test_the_headline_says_how_old_it_is_and_what_it_can_not_be_compared_with() 
     assert [fact.value for fact in found.facts] == ["—", "—", "10.00", "provisional"]
     found = headline.headline(frame, frame.head(0), final_of("2023-03-29"), day("2023-03-31"))
     assert found and found.title == "GMV of Wednesday, 29 March 2023: 1 day older than yesterday"
+
+
+@pytest.mark.parametrize(("state", "rest"), [("provisional", "; see below"), ("settled", "")])
+def test_the_headline_says_between_what_its_number_still_changes(state: str, rest: str) -> None:
+    final = [Finality(day("2023-03-31"), state, Decimal(10), None, Decimal("-0.50"), Decimal("0.25"), "")]
+    frame = daily(("2023-03-31", "nac", "10.00"))
+    found = headline.headline(frame, frame.head(0), final, day("2023-04-01"))
+    assert found and found.facts[-1].value == state
+    assert found.facts[-1].note == f"9 in 10 such days still change by -0.50 to +0.25{rest}"
+
+
+def test_the_headline_of_a_day_after_none_or_after_nothing_compares_with_no_share() -> None:
+    rows = [("2023-03-31", "a", "4.00"), ("2023-03-31", "b", "6.00"), ("2023-03-31", "c", "5.00")]
+    final, today = final_of("2023-03-31"), day("2023-04-01")
+    alone = headline.headline(daily(*rows), daily(), final, today)
+    assert alone and alone.in_words.startswith("The largest part of it is b, with 6.00.")
+    after = headline.headline(daily(("2023-03-30", "a", "0.00"), *rows), daily(), final, today)
+    assert after and (after.facts[0].value, after.facts[0].note) == ("+15.00", "from nothing")
+
+
+def test_what_moved_between_places_is_no_part_of_why_the_whole_was_restated() -> None:
+    why = ["Moved to another", "Moved here from another"]
+    parts = [
+        (f"{one} {place}", by)
+        for place in ("day", "subsidiary")
+        for one, by in zip(why, (-50, 50), strict=True)
+    ]
+    parts += [("Subsidiary became known: another one", -70), ("Subsidiary became known: this one", 70)]
+    parts += [("Price or quantity lowered", -3), ("Moved to another day, because a file was retracted", -4)]
+    restated = pd.DataFrame(
+        [(pd.Timestamp(f"2023-03-0{1 + number % 2}"), *part) for number, part in enumerate(parts)],
+        columns=["transaction_date", "why", "of_which"],
+    )
+    restated["of_which"] = restated["of_which"].map(Decimal)
+    assert headline.restated_in_words(restated) == (
+        "Since the last report, 2 earlier days were restated, by -7.00 in all; "
+        "the largest part is -4.00: moved between days, because a file was retracted."
+    )
 
 
 def test_the_headline_says_what_was_restated_and_mostly_why(march: Path) -> None:

@@ -139,7 +139,7 @@ def _what_moved(published: pd.DataFrame, newest: dt.date, before: dt.date) -> st
         largest = max(now, key=lambda name: (now[name], name))
         return f"The largest part of it is {largest}, with {now[largest]:,.2f}."
     zero = Decimal("0.00")
-    moves = {name: now.get(name, zero) - then.get(name, zero) for name in sorted(now.keys() | then.keys())}
+    moves = {name: now.get(name, zero) - then.get(name, zero) for name in now.keys() | then.keys()}
     change = sum(moves.values(), zero)
     if not any(moves.values()):
         return "No subsidiary has another number than the day before."
