@@ -270,33 +270,33 @@ def counted_meanwhile(reader: Reader, the_plan: Plan) -> dict[str, Decimal]:
         return {"twice": Decimal("0.00"), "nowhere": Decimal("0.00")}
     (row,) = reader.rows(
         """
-        with of_pending as (
+        with of_pending as (  -- what was posted of pending days, and the sums until then
             select *, sum(amount) over (
                 partition by transaction_date, subsidiary order by ledger_seq
                 range between unbounded preceding and current row) as gmv_then
             from gold.gmv_ledger where list_contains($pending, transaction_date)
-        ), unpublished as (
+        ), unpublished as (  -- of that, what came since the sums were the published numbers
             select of_pending.* from of_pending left join gold.daily_gmv as published
                 using (transaction_date, subsidiary)
             qualify ledger_seq > coalesce(
                 max(ledger_seq) filter (gmv_then = coalesce(published.gmv, 0))
                     over (partition by transaction_date, subsidiary), 0)
-        ), lacking as (
+        ), lacking as (  -- what that brings to a day, or takes from it, by purchase
             select purchase_id, sum(amount) as amount, sum(purchases) as purchases
             from unpublished group by purchase_id, transaction_date having sum(purchases) <> 0
-        ), counting as (
+        ), counting as (  -- the batch with which each of these last began to count
             select purchase_id, max(ledger_seq) as since from (
                 select purchase_id, ledger_seq from gold.gmv_ledger semi join lacking using (purchase_id)
                 group by purchase_id, ledger_seq having sum(purchases) > 0
             ) group by purchase_id
-        ), stay as (
+        ), stay as (  -- when they came to, and left, days that do not wait
             select purchase_id, transaction_date, ledger_seq, sum(purchases) as purchases,
                    lag(ledger_seq) over (
                        partition by purchase_id, transaction_date order by ledger_seq) as came_at
             from gold.gmv_ledger semi join lacking using (purchase_id)
             where not list_contains($waiting, transaction_date)
             group by purchase_id, transaction_date, ledger_seq having sum(purchases) <> 0
-        ), elsewhere as (
+        ), elsewhere as (  -- whether they count there now; when they last left what was published
             select purchase_id, bool_or(still > 0) as counts, max(left_at) as left_at from (
                 select purchase_id, sum(purchases) as still, max(ledger_seq) filter (
                     purchases < 0 and exists (

@@ -467,12 +467,18 @@ _QUARANTINE_QUESTION = _Question(
     """,
 )
 
+_VERSIONS_BY_FILE = " union all ".join(
+    f"select '{event.name}' as event_table, file, sha256, count(*) as versions "
+    f"from stored_{event.name}_versions group by all"
+    for event in EVENT_TABLES
+)
+
 _ROW_ACCOUNTING_QUESTION = _Question(
     "row_accounting",
     "Per file, records noted = rows in bronze = new versions + copies + quarantined (retracted files: "
     "records = rows).",
     "(select count(*) from arrived_files)",
-    """
+    f"""
     with noted as (
         select "table" as event_table, path as file, sha256, max(records) as records
         from noted_files group by all
@@ -482,13 +488,7 @@ _ROW_ACCOUNTING_QUESTION = _Question(
         from arrived_files left join valid_records using (file_number)
     ),
     brought as (
-        select 'purchase' as event_table, file, sha256, count(*) as versions
-        from stored_purchase_versions group by all
-        union all
-        select 'product_item', file, sha256, count(*) from stored_product_item_versions group by all
-        union all
-        select 'purchase_extra_info', file, sha256, count(*)
-        from stored_purchase_extra_info_versions group by all
+        {_VERSIONS_BY_FILE}
     ),
     quarantined as (
         select "table" as event_table, file, sha256, count(*) as records from stored_quarantine group by all
@@ -506,10 +506,10 @@ _ROW_ACCOUNTING_QUESTION = _Question(
         left join quarantined using (event_table, file, sha256)
     )
     select 'bronze/files' as "table", event_table, file, sha256,
-        {'records': in_bronze} as recomputed,
-        {
+        {{'records': in_bronze}} as recomputed,
+        {{
             'records': noted, 'new_versions': new_versions, 'copies': copies, 'quarantined': quarantined
-        } as stored
+        }} as stored
     from accounts
     where noted is distinct from in_bronze
         or not is_retracted and (copies < 0 or new_versions + copies + quarantined <> in_bronze)

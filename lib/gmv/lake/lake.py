@@ -288,7 +288,10 @@ class Lake:
         return tuple(rows[: len(EVENT_TABLES)]), tuple(rows[len(EVENT_TABLES) :])
 
     def latest_on(self, days: Sequence[dt.date]) -> Latest:
-        """The silver tables purchase (on these days only), product_item and purchase_extra_info (at least theirs)."""
+        """The silver tables' rows of the purchases on some days; of the other two tables, maybe rows of others, too.
+
+        A purchase is on the day of its row in silver/purchase (rule 3), so that table alone is asked for days.
+        """
         listed = ", ".join(f"date '{day}'" for day in days)
         on_days = f"transaction_date in ({listed})" if days else "false"
         near, are_few = self._purchases_on(on_days)

@@ -1,4 +1,8 @@
-"""`gmv run`: decide whether there is anything to do, run the four notebooks, record what happened."""
+"""The commands that work on a lake: run, retract, rebuild, maintain; and verify and report, which only read it.
+
+A run decides whether there is anything to do, executes the four notebooks under the lake's lock, and records what
+happened.
+"""
 
 from __future__ import annotations
 
@@ -82,30 +86,6 @@ def run(request: Request, show: Show) -> Record:
         request = _resumed(request)
         _finish_killed_rebuild(request, held, show)
         return _run(request, run_id, held, show)
-
-
-class _NoPandas(importlib.abc.MetaPathFinder):
-    """Says that pandas is not installed."""
-
-    def find_spec(self, name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def _spare_pandas() -> None:
-    """Let pyarrow make its first array while it can't import pandas.
-
-    It looks for pandas once, to know pandas' series when it is given some. The run gives it none: kernels use
-    pandas, this process doesn't, and it costs a third of a second and forty megabytes.
-    """
-    import pyarrow as pa
-
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        pa.array([0])
-    finally:
-        sys.meta_path.remove(finder)
 
 
 def retract(
@@ -552,3 +532,27 @@ def _stopping_on_terminate() -> AbstractContextManager[None]:
         raise KeyboardInterrupt
 
     return signals.handled({signal.SIGTERM: interrupt})
+
+
+class _NoPandas(importlib.abc.MetaPathFinder):
+    """Says that pandas is not installed."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def _spare_pandas() -> None:
+    """Let pyarrow make its first array while it can't import pandas.
+
+    It looks for pandas once, to know pandas' series when it is given some. The run gives it none: kernels use
+    pandas, this process doesn't, and it costs a third of a second and forty megabytes.
+    """
+    import pyarrow as pa
+
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(finder)
