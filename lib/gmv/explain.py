@@ -378,6 +378,29 @@ def _postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Pa
         )
 
 
+@dataclass(frozen=True)
+class _Force:
+    """Which records of bronze were in force for the ledger at a moment.
+
+    Attributes:
+        taken_at: when the ledger had taken in each bronze run.
+        outcomes: by sha256, when a file was retracted or put back, oldest first.
+    """
+
+    taken_at: Mapping[str, dt.datetime]
+    outcomes: Mapping[str, Sequence[dict]]
+
+    def holds(self, record: dict, at: dt.datetime) -> bool:
+        if not record["is_valid"] or not self._has_taken(record["run"], at):
+            return False
+        of_file = self.outcomes.get(record["sha256"], ())
+        known = [row for row in of_file if self._has_taken(row["run"], at)]
+        return not known or known[-1]["outcome"] == "restored"
+
+    def _has_taken(self, bronze_run: str, at: dt.datetime) -> bool:
+        return self.taken_at.get(bronze_run, dt.datetime.max) <= at
+
+
 def _told_by_bronze(
     reader: Reader, postings: Sequence[dict], outcomes: Mapping[str, Sequence[dict]]
 ) -> dict[int, tuple[Event, list[str]]]:
@@ -394,54 +417,61 @@ def _told_by_bronze(
     if not postings:
         return {}
     records = _records(reader, {row["purchase_id"] for row in postings})
-    taken_at = {row["bronze_run"]: row["taken_at"] for row in reader.rows(_TAKEN_AT)}
-
-    def is_in_force(record: dict, by: dt.datetime) -> bool:
-        if not record["is_valid"] or taken_at.get(record["run"], dt.datetime.max) > by:
-            return False
-        of_file = outcomes.get(record["sha256"], ())
-        known = [row for row in of_file if taken_at.get(row["run"], dt.datetime.max) <= by]
-        return not known or known[-1]["outcome"] == "restored"
-
+    force = _Force({row["bronze_run"]: row["taken_at"] for row in reader.rows(_TAKEN_AT)}, outcomes)
     told = {}
-    for row in postings:
-        own = records[row["purchase_id"]]
-        of_day = [
-            record
-            for record in own
-            if record["table"] == row["behind"] and record["at"] and record["at"].date() == row["known_on"]
-        ]
-        if not of_day:
-            continue
-        then = row["noted_at"] or dt.datetime.max - _MOMENT
-        before = then - _MOMENT
-        # What a retraction takes back was in force until then.
-        behind = max(
-            of_day,
-            key=lambda record: (
-                2 * is_in_force(record, then) or is_in_force(record, before),
-                record["is_valid"],
-            ),
-        )
-        known = {record["version"] for record in own if is_in_force(record, before)}
-        arrived = {
-            record["file"]
-            for record in own
-            if taken_at.get(record["run"]) == then
-            and is_in_force(record, then)
-            and record["version"] not in known
-        }
-        holds = any(
-            record["version"] == behind["version"] and is_in_force(record, dt.datetime.max - _MOMENT)
-            for record in own
-        )
-        values = {name: behind[name] for name in _TOLD_VALUES[behind["table"]]}
-        event = Event(behind["table"], behind["at"], values, behind["file"], is_in_force=holds)
-        told[row["number"]] = event, sorted(arrived)
+    for posting in postings:
+        of_purchase = records[posting["purchase_id"]]
+        posted_at = posting["noted_at"] or _NOW
+        behind = _record_behind(posting, of_purchase, posted_at, force)
+        if behind:
+            holds = any(
+                record["version"] == behind["version"] and force.holds(record, _NOW) for record in of_purchase
+            )
+            values = {name: behind[name] for name in _TOLD_VALUES[behind["table"]]}
+            event = Event(behind["table"], behind["at"], values, behind["file"], is_in_force=holds)
+            told[posting["number"]] = event, _files_that_came(of_purchase, posted_at, force)
     return told
 
 
+def _record_behind(
+    posting: dict, of_purchase: Sequence[dict], posted_at: dt.datetime, force: _Force
+) -> dict | None:
+    """Of the records of the posting's table and day, the first that was in force when the ledger posted.
+
+    Without such, one that was until then: what a retraction takes back. None where bronze has none of that day.
+    """
+    of_day = [
+        record
+        for record in of_purchase
+        if record["table"] == posting["behind"]
+        and record["at"]
+        and record["at"].date() == posting["known_on"]
+    ]
+
+    def rank(record: dict) -> tuple[int, bool]:
+        is_in_force, was_before = (force.holds(record, at) for at in (posted_at, posted_at - _MOMENT))
+        return 2 if is_in_force else 1 if was_before else 0, record["is_valid"]
+
+    return max(of_day, key=rank, default=None)
+
+
+def _files_that_came(of_purchase: Sequence[dict], posted_at: dt.datetime, force: _Force) -> list[str]:
+    """The files with a version of the purchase that the ledger took in when it posted, and did not know before."""
+    known = {record["version"] for record in of_purchase if force.holds(record, posted_at - _MOMENT)}
+    return sorted(
+        {
+            record["file"]
+            for record in of_purchase
+            if force.taken_at.get(record["run"]) == posted_at
+            and force.holds(record, posted_at)
+            and record["version"] not in known
+        }
+    )
+
+
 _MOMENT = dt.timedelta(microseconds=1)
+_NOW = dt.datetime.max - _MOMENT
+"""Later than any step of the ledger, and before what it has not taken in."""
 _TAKEN_AT = """
     select bronze_run, min(recorded_at) as taken_at from monitoring.progress
     where step = 'ledger' group by bronze_run"""
