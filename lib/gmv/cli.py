@@ -123,16 +123,16 @@ def run(
     from gmv.run import runner
 
     request = _request(
-        start_date,
-        end_date,
-        as_of_date,
-        lake,
-        landing,
-        runs_dir,
-        reread,
-        resume,
-        record_to,
-        acceptance.asked_for(accept, because),
+        start_date=start_date,
+        end_date=end_date,
+        as_of_date=as_of_date,
+        lake=lake,
+        landing=landing,
+        runs_dir=runs_dir,
+        reread=reread,
+        resume=resume,
+        record_to=record_to,
+        accepting=acceptance.asked_for(accept, because),
     )
     record = runner.run(request, showing)
     _say_how_it_ended(record, request)
@@ -161,9 +161,16 @@ def plan(
     from gmv.quality import acceptance
     from gmv.run import plan as planning
 
-    accepting = acceptance.asked_for(accept, because)
     request = _request(
-        start_date, end_date, as_of_date, lake, landing, runs_dir, reread, resume, accepting=accepting
+        start_date=start_date,
+        end_date=end_date,
+        as_of_date=as_of_date,
+        lake=lake,
+        landing=landing,
+        runs_dir=runs_dir,
+        reread=reread,
+        resume=resume,
+        accepting=acceptance.asked_for(accept, because),
     )
     planned = planning.plan(request, showing)
     if output is Format.table:
@@ -187,7 +194,9 @@ def report(
     """Make the report for any window, without running the pipeline."""
     from gmv.run import runner
 
-    request = _request(start_date, end_date, as_of_date, lake, None, runs_dir)
+    request = _request(
+        start_date=start_date, end_date=end_date, as_of_date=as_of_date, lake=lake, runs_dir=runs_dir
+    )
     print(f"Report: {runner.make_report(request, showing)}")
 
 
@@ -342,7 +351,9 @@ def verify(
     from gmv.errors import GmvError
     from gmv.run import runner
 
-    certificate, path = runner.verify_all(_request("", "", as_of_date, lake, None, runs_dir), showing)
+    certificate, path = runner.verify_all(
+        _request(as_of_date=as_of_date, lake=lake, runs_dir=runs_dir), showing
+    )
     if output is Format.json:
         print(json.dumps(certificate.as_dict(), indent=2, ensure_ascii=False))
     elif output is Format.csv:
@@ -382,7 +393,7 @@ def retract(
 
     if not because.strip() and not undo:
         raise UsageError("--because is missing: say in a sentence why this file must not count.")
-    request = _request("", "", as_of_date, lake, landing, runs_dir)
+    request = _request(as_of_date=as_of_date, lake=lake, landing=landing, runs_dir=runs_dir)
     record = runner.retract(request, file, because.strip(), showing, print, undo=undo, run=not no_run)
     if record:
         _say_how_it_ended(record, request)
@@ -400,7 +411,9 @@ def rebuild(
     from gmv import tell
     from gmv.run import runner
 
-    record, certificate = runner.rebuild(_request("", "", as_of_date, lake, None, runs_dir), showing)
+    record, certificate = runner.rebuild(
+        _request(as_of_date=as_of_date, lake=lake, runs_dir=runs_dir), showing
+    )
     print_tables(tell.rebuilt(record.steps["rebuild"], certificate))
     print(f"Kept in         {record.place}")
 
@@ -410,7 +423,7 @@ def maintain(lake: LakeOption = None, runs_dir: RunsOption = None) -> None:
     """Make tables quick to read again: fewer files, purchases side by side, unused files removed."""
     from gmv.run import runner
 
-    done = runner.maintain(_request("", "", "", lake, None, runs_dir), showing)
+    done = runner.maintain(_request(lake=lake, runs_dir=runs_dir), showing)
     columns = ("table", "rows", "files_before", "files", "bytes_before", "bytes")
     say([Rows(columns, done, "maintained: no row has changed")])
 
@@ -552,12 +565,13 @@ def _explained_by_store(error: Exception) -> str:
 
 
 def _request(
-    start_date: str,
-    end_date: str,
-    as_of_date: str,
-    lake: Path | None,
-    landing: Path | None,
-    runs_dir: Path | None,
+    *,
+    start_date: str = "",
+    end_date: str = "",
+    as_of_date: str = "",
+    lake: Path | None = None,
+    landing: Path | None = None,
+    runs_dir: Path | None = None,
     reread: bool = False,
     resume: str = "",
     record_to: Path | None = None,

@@ -92,6 +92,7 @@ class EventTable:
 
     @property
     def bronze(self) -> Table:
+        """Its records as they arrived: every column a text, and where it came from."""
         return Table(
             "bronze",
             self.name,
@@ -101,6 +102,7 @@ class EventTable:
 
     @property
     def versions(self) -> Table:
+        """Its distinct valid events, typed, each with the file and bronze run that brought it first."""
         return Table(
             "silver",
             f"{self.name}_versions",
@@ -111,6 +113,7 @@ class EventTable:
 
     @property
     def latest(self) -> Table:
+        """The latest version of each purchase."""
         return Table(
             "silver",
             self.name,
