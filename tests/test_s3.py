@@ -245,6 +245,85 @@ def test_many_that_ask_at_once_give_one_holder(place, was_held):
     won[0].release()
 
 
+def _is_aged(store, place, seconds: int) -> None:
+    """Let the lease on a place have been renewed for the last time so many seconds ago."""
+    then = time.time() - seconds
+    os.utime(store.folder / "data" / str(place / lease.LEASE_OBJECT).removeprefix("s3://"), (then, then))
+
+
+def test_a_lease_is_over_when_all_of_it_has_passed(place, store):
+    first = lease.acquire(place, "run one")
+    _is_aged(store, place, 280)
+    with pytest.raises(
+        LakeLocked, match=r"is being written by run one .* its lease ends in (20|19|18) seconds"
+    ):
+        lease.acquire(place, "run two")
+    _is_aged(store, place, 303)
+    lease.ensure_free(place)
+    lease.acquire(place, "run two").release()
+    first.release()
+
+
+def test_who_lost_the_lake_before_noticing_it_does_not_let_go_of_the_others_lease(place, store):
+    slow = lease.acquire(place, "run one")
+    _is_aged(store, place, 303)
+    frozen = lease.acquire(place, "run two")
+    assert not slow.stop_renewing()
+    slow.release()
+    _is_aged(store, place, 303)
+    other = lease.acquire(place, "run three")
+    frozen.release()
+    with pytest.raises(LakeLocked, match="is being written by run three"):
+        lease.ensure_free(place)
+    other.release()
+
+
+def test_a_lease_is_renewed_several_times_before_half_of_it_has_passed(place, monkeypatch):
+    monkeypatch.setenv("GMV_LEASE_SECONDS", "10")
+    settings.cache_clear()
+    held, renewals = lease.acquire(place, "run one"), []
+    renew = held._renew
+    monkeypatch.setattr(held, "_renew", lambda within: renewals.append(within) or renew(within))
+    time.sleep(4.5)
+    assert len(renewals) >= 2
+    held.release()
+
+
+@pytest.mark.parametrize("store_hangs", [False, True])
+def test_a_lease_that_can_not_be_renewed_is_given_up_after_half_of_it_and_before_its_end(
+    place, monkeypatch, store_hangs
+):
+    monkeypatch.setenv("GMV_LEASE_SECONDS", "4")
+    settings.cache_clear()
+    given_up = threading.Event()
+    monkeypatch.setattr(lease, "_end_this_process", lambda why: given_up.set())
+
+    def without_an_answer(place, content, within, **condition):
+        time.sleep(within if store_hangs else 0)
+        raise ConnectionError("no answer")
+
+    held, since = lease.acquire(place, "run one"), time.monotonic()
+    monkeypatch.setattr(lease, "_put", without_an_answer)
+    assert not given_up.wait(1.5) and given_up.wait(10)
+    assert time.monotonic() - since < 4
+    assert "the object store does not answer" in held.loss
+
+
+def test_a_first_attempt_whose_answer_was_lost_is_found_by_the_second(place, monkeypatch):
+    ask = location.filesystem().call_s3
+
+    def twice(method, **request):
+        if method == "put_object":
+            ask(method, **request)
+        return ask(method, **request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(location.filesystem(), "call_s3", twice)
+        held = lease.acquire(place, "run one")
+    assert held.stop_renewing()
+    held.release()
+
+
 HOLD = """
 import sys, time
 from gmv.lake import location, lock
