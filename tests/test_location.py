@@ -48,6 +48,15 @@ def test_a_split_lake_puts_each_layer_into_its_bucket():
         ("ClientError: An error occurred (AccessDenied) when calling PutObject", "permission is missing"),
         ("An error occurred (ExpiredToken): The provided token has expired", "have expired"),
         ("NoCredentialsError: Unable to locate credentials", "no credentials were found"),
+        ("ClientError: An error occurred (InvalidBucketName) when calling PutObject", "no such bucket"),
+        (
+            'ParamValidationError: Parameter validation failed: Invalid bucket name "My_Bucket!"',
+            "no such bucket",
+        ),
+        (
+            "PermissionError: The difference between …; ClientError: An error occurred (RequestTimeTooSkewed)",
+            "clock and the store's differ too much",
+        ),
         ("OSError: Generic S3 error: error sending request for url (http://…)", "does not answer"),
     ],
 )

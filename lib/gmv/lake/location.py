@@ -285,7 +285,14 @@ _EXPLANATIONS = (
         r"InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|UnrecognizedClient",
         "the store does not accept these credentials. Look at AWS_PROFILE or AWS_ACCESS_KEY_ID.",
     ),
-    (r"NoSuchBucket", "there is no such bucket. Make it, or name another."),
+    (
+        r"NoSuchBucket|InvalidBucketName|Invalid bucket name|bucket is not valid",
+        "there is no such bucket. Make it, or name another.",
+    ),
+    (  # it comes as a refusal, too
+        r"RequestTimeTooSkewed",
+        "this machine's clock and the store's differ too much. Set the clock and run again.",
+    ),
     (
         r"AccessDenied|Access Denied|Forbidden|PermissionError|status code: 403|Status Code: 403",
         "permission is missing. docs/cloud.md lists what each bucket needs.",
