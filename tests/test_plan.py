@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from gmv import explain, publication, tell
-from gmv.errors import GmvError, LakeLocked
+from gmv.errors import LakeLocked, UsageError
 from gmv.explain import Change, Part
 from gmv.lake import lock, records, scratch
 from gmv.lake.reader import Reader
@@ -209,7 +209,7 @@ def test_no_plan_is_made_while_a_run_writes(tmp_path):
 
 
 def test_a_lake_in_an_object_store_has_no_plan(tmp_path):
-    with pytest.raises(GmvError, match="a plan needs a lake in a folder"):
+    with pytest.raises(UsageError, match="a plan needs a lake in a folder"):
         scratch.copy(Path("s3://bucket/lake"), tmp_path / "copy")
 
 

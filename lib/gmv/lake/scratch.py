@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deltalake import DeltaTable
 
-from gmv.errors import GmvError
+from gmv.errors import UsageError
 from gmv.lake import location, lock
 from gmv.lake.reader import data_files
 from gmv.tables import TABLES
@@ -24,11 +24,11 @@ def copy(lake: Path, to: Path) -> None:
         to: a folder; made if it is missing.
 
     Raises:
-        GmvError: the lake is in an object store, where files can't be linked.
+        UsageError: the lake is in an object store, where files can't be linked.
         LakeLocked: a run is writing to the lake, so that its tables do not belong together now.
     """
     if location.is_remote(lake):
-        raise GmvError(
+        raise UsageError(
             f"{lake}: a plan needs a lake in a folder; of one in an object store it can't be made."
         )
     lock.ensure_free(lake)
