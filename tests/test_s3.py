@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from decimal import Decimal
+from email.utils import format_datetime, parsedate_to_datetime
 
 import object_store
 import pytest
@@ -262,6 +263,25 @@ def test_a_lease_is_over_when_all_of_it_has_passed(place, store):
     lease.ensure_free(place)
     lease.acquire(place, "run two").release()
     first.release()
+
+
+def test_a_lease_is_as_old_as_the_stores_clock_says_whatever_the_clock_here_says(place, monkeypatch):
+    held = lease.acquire(place, "run one")
+    ask, hour = location.filesystem()._call_s3, dt.timedelta(hours=1)
+
+    async def behind(method, **request):
+        told = await ask(method, **request)
+        if method == "get_object":
+            headers = told["ResponseMetadata"]["HTTPHeaders"]
+            headers["date"] = format_datetime(parsedate_to_datetime(headers["date"]) - hour)
+            told["LastModified"] -= hour
+        return told
+
+    with monkeypatch.context() as patch:
+        patch.setattr(location.filesystem(), "_call_s3", behind)
+        with pytest.raises(LakeLocked, match="is being written by run one"):
+            lease.ensure_free(place)
+    held.release()
 
 
 def test_who_lost_the_lake_before_noticing_it_does_not_let_go_of_the_others_lease(place, store):
