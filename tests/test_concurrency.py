@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
-from gmv import publication
+from gmv import explain, publication, show
 from gmv.errors import LakeLocked
 from gmv.lake import lock, records
-from gmv.lake.reader import Reader
+from gmv.lake.reader import Damaged, Reader, at_one_moment
 from gmv.settings import PROJECT
+from gmv.tables import DAILY_GMV, GMV_LEDGER, TABLES, Table
 
 DAYS = [dt.date(2023, 3, 1) + dt.timedelta(n) for n in range(30)]
 
@@ -27,7 +28,8 @@ def publish(lake, gmv: str) -> None:
         for day in DAYS
         for subsidiary in ("int", "nac")
     ]
-    records.replace_days(lake, DAYS, rows, {"run": gmv})
+    marks = {"run": gmv, "ledger_seq": 1, "published_at": "2023-03-31T06:00:00"}
+    records.replace_days(lake, DAYS, rows, marks)
 
 
 def test_ten_readers_see_whole_days_of_one_publication_or_of_the_other(tmp_path):
@@ -182,3 +184,46 @@ def test_a_lock_that_a_child_of_the_dead_holds_is_not_taken_over(tmp_path):
         lock.acquire(tmp_path, "too early")
     subprocess.run(["kill", "-9", died.stdout.strip()], check=True)
     lock.acquire(tmp_path, "the next one", wait_seconds=10).release()
+
+
+def test_who_looks_at_several_tables_meanwhile_sees_all_of_them_at_one_moment(tmp_path, monkeypatch):
+    publish(tmp_path, "1.00")
+    looks, version = [], Reader.version
+
+    def version_while_a_run_publishes(reader: Reader, table: Table) -> int | None:
+        found = version(reader, table)
+        if table is DAILY_GMV:
+            looks.append(found)
+            if len(looks) == 1:
+                publish(tmp_path, "2.00")
+        return found
+
+    monkeypatch.setattr(Reader, "version", version_while_a_run_publishes)
+    seen = at_one_moment(tmp_path).versions
+    assert looks == [1, 2, 2] and set(seen) == {table.path for table in TABLES}
+    assert seen[DAILY_GMV.path] == 2 and seen[GMV_LEDGER.path] is None
+
+
+def test_what_is_published_is_in_the_history_before_its_run_has_noted_it(tmp_path):
+    marks = {"run": "r1", "ledger_seq": 1, "published_at": "2023-03-31T06:00:00"}
+    row = {"transaction_date": DAYS[0], "subsidiary": "nac", "gmv": Decimal("1.00")}
+    records.replace_days(tmp_path, DAYS[:1], [row], marks)
+    killed = publication.state(tmp_path)
+    asked = "select * from gold.daily_gmv_history"
+    seen = killed.rows(asked)
+    by_then = show.rows(killed, DAILY_GMV, recorded_by=dt.datetime(2023, 3, 31, 7))
+    assert by_then == [row] and Reader(tmp_path).rows(asked) == []
+    assert publication.write_missing_history(tmp_path) == seen
+    assert publication.state(tmp_path).rows(asked) == Reader(tmp_path).rows(asked) == seen
+    (told,) = explain.days(killed, publication.Window(DAYS[0], DAYS[0]), DAYS[-1])[:1]
+    assert (told.state, told.run) == ("published", "r1")
+
+
+def test_a_damaged_table_is_told_of_to_none_but_those_who_ask_for_it(tmp_path):
+    publish(tmp_path, "1.00")
+    (tmp_path / GMV_LEDGER.path / "_delta_log").mkdir(parents=True)
+    (tmp_path / GMV_LEDGER.path / "_delta_log" / f"{0:020}.json").write_text("{")
+    seen = publication.state(tmp_path)
+    assert len(publication.published(seen)) == 60
+    with pytest.raises(Damaged, match="gold/gmv_ledger can't be read"):
+        seen.rows("select * from gold.gmv_ledger")

@@ -229,14 +229,13 @@ def show(
     disarmed.
     """
     from gmv import show as shown
-    from gmv.lake.reader import Reader
     from gmv.parameters import parse_date
-    from gmv.publication import Window
+    from gmv.publication import Window, state
     from gmv.quality import lists
 
     if table in lists.LISTS and not (known_on or recorded_by or start_date or end_date):
         listed = lists.LISTS[table]
-        found = listed.rows(Reader(_lake(lake)))
+        found = listed.rows(state(_lake(lake)))
         if output is Format.table:
             drawn = found[: shown.MOST_DRAWN]
             note = shown.which_rows(listed.one_row_is, "first", len(drawn), len(found))
@@ -252,7 +251,7 @@ def show(
     selected = shown.selection(
         of, first, last, parse_date("--known-on", known_on), _moment("--recorded-by", recorded_by)
     )
-    reader = Reader(_lake(lake))
+    reader = state(_lake(lake))
     if output is Format.table:
         drawn = selected.last(reader, shown.MOST_DRAWN)
         note = shown.which_rows(of.one_row_is, "last", len(drawn), selected.count(reader))
@@ -279,15 +278,14 @@ def explain(
     from gmv import explain as explaining
     from gmv import tell
     from gmv.errors import UsageError
-    from gmv.lake.reader import Reader
     from gmv.parameters import parse_date
-    from gmv.publication import Window
+    from gmv.publication import Window, state
     from gmv.settings import settings
 
     if [bool(date), bool(start_date or end_date), bool(run)].count(True) != 1:
         raise UsageError("Name one of: a DATE; --start-date and --end-date; --run.")
     today = parse_date("--as-of-date", as_of_date) or settings().today()
-    reader = Reader(_lake(lake))
+    reader = state(_lake(lake))
     if run:
         changes = explaining.run(reader, run, today)
     else:
@@ -321,14 +319,14 @@ def status(
 ) -> None:
     """The last run, pending days, freshness and open problems; ends with 1 when something is late or broken."""
     from gmv import show as shown
-    from gmv import status as state
+    from gmv import status as looking
     from gmv import tell
-    from gmv.lake.reader import Reader
     from gmv.parameters import parse_date
+    from gmv.publication import state
     from gmv.settings import settings
 
     today = parse_date("--as-of-date", as_of_date) or settings().today()
-    found = state.status(Reader(_lake(lake)), today)
+    found = looking.status(state(_lake(lake)), today)
     if output is StatusFormat.openmetrics:
         sys.stdout.write(found.as_openmetrics())
     elif output is StatusFormat.json:

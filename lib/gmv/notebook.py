@@ -124,7 +124,9 @@ class Step:
     @property
     def reader(self) -> Reader:
         """The lake for SQL without Spark, as it is now."""
-        return Reader(self._lake_path)
+        if self.name in WRITERS:  # nobody else writes
+            return Reader(self._lake_path)
+        return publication.state(self._lake_path)
 
     @property
     def lake(self) -> Lake:

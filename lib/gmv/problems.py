@@ -263,7 +263,7 @@ def _by_reason(begin: str, rows: list[dict], most: int = 3) -> str:
 
 
 def is_at_work(lake: Path, run: str) -> bool:
-    """Whether a run whose end was not on record is at work, or has ended since: its end is noted, then it lets go."""
+    """Whether a run without an end on record is at work, or was when the record was read: it has its end there now."""
     ended = "select 1 from monitoring.runs where run = $run and event = 'ended' limit 1"
     return _is_held(lake) or bool(Reader(lake).rows(ended, run=run))
 

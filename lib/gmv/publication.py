@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
+
 from gmv.errors import GmvError, UsageError
 from gmv.lake import ledger_days, records
-from gmv.lake.reader import Reader
+from gmv.lake.reader import Reader, at_one_moment
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
 
 Place = tuple[dt.date, str]
@@ -181,13 +184,31 @@ def write_missing_history(lake_path: Path, *, trust_published: bool = False) -> 
     Raises:
         GmvError: when daily_gmv differs from its history without a publication that explains it: damage.
     """
-    reader = Reader(lake_path)
+    rows = _missing_history(Reader(lake_path), trust_published)
+    records.append(lake_path, DAILY_GMV_HISTORY, rows)
+    return rows
+
+
+def state(lake_path: Path) -> Reader:
+    """The lake at one moment, for those who look at it, whatever a run does meanwhile.
+
+    What is published is in the history, also in the moment before its run has noted it there, or where it was killed
+    then.
+    """
+    reader = at_one_moment(lake_path)
+    with contextlib.suppress(GmvError):  # damage is told to those who ask for these tables
+        if rows := _missing_history(reader):
+            reader.add(DAILY_GMV_HISTORY, pa.Table.from_pylist(rows, records.arrow_schema(DAILY_GMV_HISTORY)))
+    return reader
+
+
+def _missing_history(reader: Reader, trust_published: bool = False) -> list[dict]:
     now_published = published(reader)
     by_history = _published_by_history(reader)
     places = differing(now_published, by_history)
     if not places:
         return []
-    marks = records.last_marks(lake_path, DAILY_GMV)
+    marks = records.last_marks(reader.lake, DAILY_GMV)
     # A run's id may have been given to more than one notebook, so the moment is compared too.
     is_noted = not marks or (
         not trust_published
@@ -203,7 +224,7 @@ def write_missing_history(lake_path: Path, *, trust_published: bool = False) -> 
             f"gold/daily_gmv is damaged: {day} ({subsidiary}) holds {now_published.get(places[0])}, but "
             f"{by_history.get(places[0])} was published. Nothing was changed; `gmv rebuild` repairs it."
         )
-    rows = [
+    return [
         {
             "transaction_date": day,
             "subsidiary": subsidiary,
@@ -215,8 +236,6 @@ def write_missing_history(lake_path: Path, *, trust_published: bool = False) -> 
         }
         for day, subsidiary in places
     ]
-    records.append(lake_path, DAILY_GMV_HISTORY, rows)
-    return rows
 
 
 def restore_published(lake_path: Path) -> int:

@@ -1,7 +1,7 @@
 """Reading the lake without Spark: DuckDB over the parquet files of pinned Delta versions.
 
-Every table is a view named `<layer>.<table>`. A reader pins each table's version when it first needs it,
-so that all its answers come from the same state.
+Every table is a view named `<layer>.<table>`. A reader pins each table's version when it first needs it, or all
+`at_one_moment`: while a run may be at work, only then all its answers come from the same state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +102,29 @@ class NotEnoughMemory(GmvError):
             f"DuckDB needs more memory for this than the {settings().spark_memory_mib} MiB that it may take. "
             "What was committed stays; set GMV_SPARK_MEMORY_MIB higher and run again."
         )
+
+
+def at_one_moment(lake: Path) -> Reader:
+    """A reader for questions about several tables, each at the version that was its newest at the same moment.
+
+    A run writes one table after the other. Who opens them one by one meanwhile has some from before it, and some after.
+    """
+    seen, again = _newest_of_all(lake), _newest_of_all(lake)
+    while again.versions != seen.versions:
+        seen, again = again, _newest_of_all(lake)
+    return again
+
+
+def _newest_of_all(lake: Path) -> Reader:
+    reader = Reader(lake)
+
+    def look(table: Table) -> None:
+        with contextlib.suppress(Damaged):  # who asks for it is told
+            reader.version(table)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(look, TABLES))
+    return reader
 
 
 def data_files(delta: DeltaTable) -> list[str]:
@@ -326,6 +350,19 @@ class Reader:
         except duckdb.Error as error:
             raise Damaged(table, _first_line(error)) from error
         self._views.add(table.path)
+
+    def add(self, table: Table, rows: pa.Table) -> None:
+        """Let the table have these rows, too, for this reader."""
+        self.view(table)
+        self.connection.register("added", rows)
+        self.connection.execute(
+            f"""
+            create table {table.layer}."{table.name}_added" as from added;
+            create or replace view {table.layer}."{table.name}" as
+                {self._query(table, self._files(table))} union all by name from {table.layer}."{table.name}_added"
+            """
+        )
+        self.connection.unregister("added")
 
     def _query(self, table: Table, files: Sequence[str]) -> str:
         """A query for all rows of these files of a table."""
