@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from gmv.errors import GmvError
 from gmv.lake import pruning, records
 from gmv.lake import reader as reader_module
 from gmv.lake.reader import Damaged, NotEnoughMemory, Reader
@@ -268,3 +269,15 @@ input()
     reader = Reader(tmp_path)
     reader.connection.execute(SPILL)
     assert not set(folder.glob(f"*_{process.pid}_*"))
+
+
+def test_files_of_an_old_version_that_are_not_kept_any_more_are_no_damage(tmp_path):
+    old = publish(tmp_path, {1: "1.00"})
+    looked = Reader(tmp_path, {DAILY_GMV.path: old})
+    assert published(looked) == {1: "1.00"}
+    publish(tmp_path, {1: "2.00"})
+    DeltaTable(tmp_path / DAILY_GMV.path).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    for reader in (looked, Reader(tmp_path, looked.versions)):
+        with pytest.raises(GmvError, match=f"version {old}, .* Look at the lake anew") as told:
+            published(reader)
+        assert not isinstance(told.value, Damaged)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gmv import bronze, identity, parameters, progress, recovery, verify
+from gmv import bronze, identity, parameters, progress, publication, recovery, verify
 from gmv.errors import GmvError, UsageError
 from gmv.lake import faults, location, lock, records
 from gmv.lake.reader import Reader

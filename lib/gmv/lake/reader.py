@@ -271,6 +271,7 @@ class Reader:
 
         Raises:
             Damaged: naming the table and the file at fault.
+            GmvError: the files of the pinned version are not kept any more.
         """
         columns = ", ".join(f'"{name}"' for name in table.column_names)
         query = self._query(table, self._files(table))
@@ -279,7 +280,7 @@ class Reader:
             counted = self.connection.execute(f"select count(*), max(hash({columns})) from ({query})")
             return counted.fetchall()[0][0]
         except duckdb.Error as error:
-            raise Damaged(table, _first_line(error)) from error
+            raise self._unreadable(table, error) from error
 
     def version(self, table: Table) -> int | None:
         """The pinned Delta version of a table; None while the table does not exist."""
@@ -324,7 +325,7 @@ class Reader:
             found = self.connection.execute(f'select max("{column}") from ({query})')
             return found.fetchall()[0][0]
         except duckdb.Error as error:
-            raise Damaged(table, _first_line(error)) from error
+            raise self._unreadable(table, error) from error
 
     def _files(self, table: Table) -> list[str]:
         delta = self._pinned(table)
@@ -348,7 +349,7 @@ class Reader:
         try:
             self.connection.execute(f"create view {name} as {self._query(table, files)}")
         except duckdb.Error as error:
-            raise Damaged(table, _first_line(error)) from error
+            raise self._unreadable(table, error) from error
         self._views.add(table.path)
 
     def add(self, table: Table, rows: pa.Table) -> None:
@@ -363,6 +364,16 @@ class Reader:
             """
         )
         self.connection.unregister("added")
+
+    def _unreadable(self, table: Table, error: duckdb.Error) -> GmvError:
+        """What it means that files of a table can't be read: damage, if they are those that count now."""
+        pinned = self.version(table)
+        if pinned == Reader(self.lake).version(table):
+            return Damaged(table, _first_line(error))
+        return GmvError(
+            f"{table.path} has been written since, and version {pinned}, which was looked at first, is not kept any "
+            "more. Look at the lake anew; in a notebook, from its first cell."
+        )
 
     def _query(self, table: Table, files: Sequence[str]) -> str:
         """A query for all rows of these files of a table."""
