@@ -324,6 +324,10 @@ def test_what_a_blocked_run_took_in_is_looked_at_again_until_a_run_succeeds(lake
 def test_problems_name_the_lists_that_are_not_empty(lake):
     lake.arrive("purchase 03-10T08:00 1 paid\n item 03-10T08:00 2 5 2 10.00")
     assert lake.listed("problems") == [("awaiting_item", 1, None), ("orphans", 1, AMOUNT)]
+    write(
+        lake.path, QUARANTINE, [{"table": "purchase", "reasons": ["field_count"], "raw": raw} for raw in "ab"]
+    )
+    assert lake.listed("problems")[0] == ("quarantine", 2, None)
 
 
 # --- Days and subsidiaries --------------------------------------------------------------------------------

@@ -45,20 +45,15 @@ LISTS: dict[str, List] = {
 
 
 def problems(reader: Reader) -> list[dict]:
-    """How many rows each list has, and the money concerned: list, count, amount, must_hold."""
-    counted = oddities.summary(reader)
+    """How many rows each list has, and the money concerned: list, count, amount; first those in quarantine."""
+    rejected = reader.rows(
+        "select 'quarantine' as list, count(*) as count, null as amount from silver.quarantine"
+    )
+    counted = [*rejected, *oddities.summary(reader)]
     for name in (checks.NEW_SUBSIDIARY.name, checks.FEED_MISSING.name):
         rows = LISTS[name].rows(reader)
         amounts = [row["amount"] for row in rows if row.get("amount") is not None]
-        must_hold = checks.BY_NAME[name].must_hold
-        counted.append(
-            {
-                "list": name,
-                "count": len(rows),
-                "amount": sum(amounts) if amounts else None,
-                "must_hold": must_hold,
-            }
-        )
+        counted.append({"list": name, "count": len(rows), "amount": sum(amounts) if amounts else None})
     return [row for row in counted if row["count"]]
 
 

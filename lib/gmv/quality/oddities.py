@@ -330,16 +330,11 @@ def rows(reader: Reader, oddity: Oddity) -> list[dict]:
 
 
 def summary(reader: Reader) -> list[dict]:
-    """How much there is in each list: list, count, amount, must_hold."""
+    """How much there is in each list: list, count, amount."""
     _judge(reader, None)
     counts = [_count(reader, oddity) for oddity in ODDITIES]
     return [
-        {
-            "list": oddity.name,
-            "count": count["n"],
-            "amount": count["amount"],
-            "must_hold": oddity.check.must_hold,
-        }
+        {"list": oddity.name, "count": count["n"], "amount": count["amount"]}
         for oddity, count in zip(ODDITIES, counts, strict=True)
     ]
 
