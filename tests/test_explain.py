@@ -136,6 +136,12 @@ def test_what_is_free_is_told_by_whether_it_enters_or_leaves(purchases, said):
     assert explain.Part(Decimal("0.00"), "paid", purchases=purchases).why == said
 
 
+def test_a_correction_of_the_amount_alone_is_no_payment_that_comes_or_goes():
+    lowered = explain.Part(Decimal("-54.50"), "paid", "retraction", purchases=0)
+    assert lowered.why == "Price or quantity lowered, because a file was retracted"
+    assert explain.Part(Decimal("5.00"), "withdrawn", purchases=0).why == "Price or quantity raised"
+
+
 def test_a_run_that_found_nothing_new_is_explained_by_nothing(tmp_path):
     lake = ModelLake()
     lake.run(files_of("a.csv: purchase 03-10T08:00 1 paid"))

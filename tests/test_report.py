@@ -202,6 +202,20 @@ def test_a_retraction_is_named_as_the_cause(march: Path) -> None:
     ]
 
 
+def test_a_restatement_by_another_amount_is_told_as_that_whatever_it_corrects(march):
+    place = {"purchase_id": "1", "transaction_date": day("2023-03-25"), "subsidiary": "nac"}
+    corrected = {"amount": Decimal("-5.00"), "purchases": 0, "known_on": day("2023-03-25"), "ledger_seq": 4}
+    small_lake.write(
+        march, tables.GMV_LEDGER, [place | corrected | {"reason": "paid", "cause": "event", "run": "r28"}]
+    )
+    published = {"previous_gmv": Decimal("80.00"), "gmv": Decimal("75.00"), "ledger_seq": 4, "run": "r28"}
+    del place["purchase_id"]
+    small_lake.write(
+        march, tables.DAILY_GMV_HISTORY, [place | published | {"published_at": at("2023-03-28T06:00")}]
+    )
+    assert data.restatements(Reader(march), "r28")["why"].tolist() == ["Price or quantity lowered"]
+
+
 def test_the_newest_count_of_a_partition_is_shown(tmp_path: Path) -> None:
     columns = "run layer table day records recorded_at"
     counts = rows_of(

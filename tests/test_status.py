@@ -135,7 +135,7 @@ def republish(lake: Path, run: str, seq: int, previous: str | None, gmv: str, on
     place = {"transaction_date": day(on), "subsidiary": "internacional", "ledger_seq": seq, "run": run}
     change = Decimal(gmv) - Decimal(previous or 0)
     post = {"purchase_id": "29", "amount": change, "known_on": day("2023-03-01"), "cause": "event"}
-    post |= {"purchases": 0, "reason": "repriced"} if previous else {"purchases": 1, "reason": "paid"}
+    post |= {"purchases": 0 if previous else 1, "reason": "paid"}  # which a correction of the amount keeps
     small_lake.write(lake, tables.GMV_LEDGER, [{**place, **post}])
     before = {"previous_gmv": previous and Decimal(previous)}
     history = {**place, **before, "gmv": Decimal(gmv), "published_at": at(f"2023-03-0{seq}T06:00")}

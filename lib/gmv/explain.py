@@ -81,9 +81,14 @@ class Part:
 
     @property
     def why(self) -> str:
-        """In words: the reason, and its cause where it is not an event."""
-        adds = self.amount > 0 if self.purchases == 0 else self.purchases > 0
-        return why(self.reason, adds, self.cause)
+        """In words: the reason, and its cause where it is not an event.
+
+        What corrects an earlier posting keeps its reason; if the purchase goes on counting there, it is the amount
+        that has changed.
+        """
+        if self.purchases == 0:
+            return why(self.reason if self.reason == UNEXPLAINED else "repriced", self.amount > 0, self.cause)
+        return why(self.reason, self.purchases > 0, self.cause)
 
 
 @dataclass(frozen=True)

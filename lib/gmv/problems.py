@@ -245,7 +245,8 @@ def _posted(reader: Reader, day: dt.date, run: str) -> str:
 
 
 _REASONS = """
-    select transaction_date as day, reason, cause, if(purchases = 0, amount > 0, purchases > 0) as adds,
+    select transaction_date as day, if(purchases = 0, 'repriced', reason) as reason, cause,
+        if(purchases = 0, amount > 0, purchases > 0) as adds,
         cast(sum(amount) as decimal(38, 2)) as amount, count(distinct purchase_id) as purchases
     from gold.gmv_ledger
 """

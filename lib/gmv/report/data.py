@@ -187,7 +187,7 @@ def restatements(
         ),
         explained as (
             select restated.transaction_date, restated.subsidiary, restated.published_at,
-                posting.reason,
+                if(posting.purchases = 0, 'repriced', posting.reason) as reason,
                 posting.cause,
                 if(posting.purchases = 0, posting.amount > 0, posting.purchases > 0) as adds,
                 sum(posting.amount) as of_which,
