@@ -24,7 +24,8 @@ import psutil
 import pytest
 import small_lake
 from command import GMV, own_environment
-from gmv.errors import GmvError, LakeLocked, UsageError
+from gmv import cli
+from gmv.errors import INTERRUPTED, GmvError, LakeLocked, UsageError
 from gmv.lake import lock, spark
 from gmv.lake.reader import Reader
 from gmv.publication import Window
@@ -240,6 +241,17 @@ def test_ctrl_c_is_recorded_leaves_no_process_and_the_next_run_completes(folders
 
     assert gmv("run", *folders, TZ="Pacific/Kiritimati").returncode == 0
     assert gmv("show", "daily_gmv", "--format", "csv", "--lake", str(tmp_path / "lake")).stdout == EXPECTED
+
+
+def test_ctrl_c_ends_each_command_with_a_sentence_and_1(monkeypatch, capsys, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gmv.status.status", interrupted)
+    monkeypatch.setattr(sys, "argv", ["gmv", "status", "--lake", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^1$"):
+        cli.main()
+    assert capsys.readouterr().err == f"gmv: {INTERRUPTED}\n"
 
 
 def test_killed_runner_takes_its_server_along_and_the_next_run_completes(folders, tmp_path):

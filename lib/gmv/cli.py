@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from gmv.terminal import Format, Rows, print_tables, say, showing, write_json, write_rows
 
@@ -20,7 +21,21 @@ if TYPE_CHECKING:
     from gmv.run.record import Record
     from gmv.run.runner import Request
 
+
+class _Commands(TyperGroup):
+    """Commands that tell of an interrupt as of any other failure; typer's own end silently, with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from gmv.errors import INTERRUPTED, GmvError
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise GmvError(INTERRUPTED) from interrupt
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -521,9 +536,6 @@ def main() -> None:
         if isinstance(error, PublicationRefused) and error.report:
             print(f"Report: {error.report}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("gmv: interrupted. What was committed stays; the next run goes on.", file=sys.stderr)
-        sys.exit(1)
     except BrokenPipeError:
         sys.stdout = None  # type: ignore[assignment]
         sys.exit(1)
