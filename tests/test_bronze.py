@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
+import small_lake
 from gmv import bronze, retraction, view
 from gmv.errors import GmvError
 from gmv.lake import faults, location, records
 from gmv.lake.reader import Reader
-from gmv.tables import EVENT_TABLES, FILES, PURCHASE, PURCHASE_EXTRA_INFO
+from gmv.tables import EVENT_TABLES, FILES, PROGRESS, PURCHASE, PURCHASE_EXTRA_INFO
 from pipeline import Died
 
 HEADER = ",".join(PURCHASE_EXTRA_INFO.column_names)
@@ -258,3 +259,45 @@ def test_what_a_killed_run_had_staged_is_removed(folder):
     assert (folder.lake / bronze.STAGED).exists()
     bronze.finish_killed_run(folder.lake)
     assert not (folder.lake / bronze.STAGED).exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "as_after_run", "said"),
+    [
+        (PURCHASE_EXTRA_INFO.bronze, 1, f"bronze/{INFO} holds 1 .* bronze/files tells of 3"),
+        (PURCHASE_EXTRA_INFO.bronze, 0, f"bronze/{INFO} holds 0 .* bronze/files tells of 3"),
+        (FILES, 1, f"bronze/{INFO} holds 3 .* bronze/files tells of 2"),
+        (FILES, 0, f"bronze/{INFO} holds 3 .* bronze/files tells of 1"),
+    ],
+)
+def test_tables_of_bronze_that_do_not_fit_together_stop_what_would_lose_or_repeat_records(
+    folder, tmp_path, table, as_after_run, said
+):
+    """As when one of them alone was brought back from a backup, or is gone."""
+    for run in (1, 2, 3):
+        folder.put(f"{INFO}-{run}.csv", str(run))
+        folder.run()
+        shutil.copytree(folder.lake / table.path, tmp_path / f"after {run}")
+    small_lake.write(folder.lake, PROGRESS, [{"step": "silver", "bronze_run": "run 1"}])
+    shutil.rmtree(folder.lake / table.path)
+    if as_after_run:
+        shutil.copytree(tmp_path / f"after {as_after_run}", folder.lake / table.path)
+    with pytest.raises(GmvError, match=f"{said}. Nothing was changed; .* backup"):
+        bronze.finish_killed_run(folder.lake)
+    assert len(folder.reader.rows("from bronze.files where outcome = 'ingested'")) == (
+        as_after_run if table == FILES else 3
+    ), "nothing was noted"
+    with pytest.raises(GmvError, match=said):
+        folder.run()
+
+
+def test_files_that_the_last_run_alone_had_noted_are_noted_again(folder, tmp_path):
+    folder.put(f"{INFO}-1.csv", "1")
+    folder.run()
+    shutil.copytree(folder.lake / FILES.path, tmp_path / "before")
+    folder.put(f"{INFO}-2.csv", "2")
+    folder.run()
+    shutil.rmtree(folder.lake / FILES.path)
+    shutil.copytree(tmp_path / "before", folder.lake / FILES.path)
+    assert folder.run() == []
+    assert len(folder.reader.rows("from bronze.files where outcome = 'ingested'")) == 2

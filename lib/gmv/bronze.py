@@ -6,6 +6,7 @@ Reading files is in `gmv.landing`; what the lake already knows of them comes fro
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -215,7 +216,11 @@ def save(lake_path: Path, staged: dict[EventTable, ds.Dataset], arrivals: Arriva
 
 
 def finish_killed_run(lake_path: Path) -> None:
-    """Note the files whose records a killed run left in bronze without noting them."""
+    """Note the files whose records a killed run left in bronze without noting them.
+
+    Raises:
+        GmvError: naming a table of bronze that holds other records than `bronze/files` tells of.
+    """
     for folder in {location.local_twin(lake_path), lake_path}:
         location.remove(folder / STAGED)
     # By content, since the id of a notebook's run may be given twice.
@@ -226,7 +231,28 @@ def finish_killed_run(lake_path: Path) -> None:
             noted = {row["sha256"] for row in reader.rows(of_run, run=marks["run"])}
             files = [_from_text(row) for row in marks["files"]]
             missing += [row for row in files if row["sha256"] not in noted]
+    _require_all_records(reader, missing)
     records.append(lake_path, FILES, missing)
+
+
+def _require_all_records(reader: Reader, unnoted: Sequence[dict]) -> None:
+    """Stop where bronze lost records, which silver made anew would lose, or files, which would come in again."""
+    noted = reader.rows(
+        'select "table", cast(sum(records) as bigint) as records from bronze.files '
+        "where outcome = 'ingested' group by all"
+    )
+    if not noted and not reader.rows("select 1 from monitoring.progress limit 1"):
+        return  # no run has come further than bronze
+    told: Counter[str] = Counter()
+    for row in (*noted, *unnoted):
+        told[row["table"]] += row["records"]
+    for event in EVENT_TABLES:
+        held = records.count(reader.lake, event.bronze)
+        if held != told[event.name]:
+            raise GmvError(
+                f"{event.bronze.path} holds {held} record(s), but bronze/files tells of {told[event.name]}. "
+                "Nothing was changed; bring the tables of bronze back from a backup, all as they were at one moment."
+            )
 
 
 def check_records(staged: dict[EventTable, ds.Dataset], arrivals: Arrivals) -> dict[str, int]:
