@@ -63,6 +63,8 @@ def test_a_day_is_provisional_with_an_interval_then_settled(tmp_path: Path) -> N
     assert young.evidence == "159 earlier days, from 1 day old to 90 days later."
     old = found["2023-12-20"]
     assert (old.state, old.low, old.high) == ("settled", Decimal("0.00"), Decimal("0.00"))
+    assert old.evidence == "149 earlier days, from 11 days old to 90 days later."
+    assert list(found) == sorted(found), "oldest first"
 
 
 def test_an_interval_is_rounded_outwards_to_the_cent(tmp_path: Path) -> None:
@@ -80,6 +82,7 @@ def test_thin_history_has_no_interval_and_settles_nothing(tmp_path: Path) -> Non
     found = states(lake_of(tmp_path, 100), "2024-01-01")
     assert {one.state for one in found.values()} == {"provisional"}
     assert all(one.low is None and "History is too thin" in one.evidence for one in found.values())
+    assert found["2023-12-30"].evidence == "History is too thin: fewer than 30 days are 91 days old."
 
 
 def test_a_table_without_later_events_settles_nothing_and_is_named(tmp_path: Path) -> None:
@@ -150,15 +153,24 @@ def test_the_largest_change_is_in_either_direction() -> None:
 
 
 def test_today_is_in_progress_whatever_the_ledger_says(tmp_path: Path) -> None:
-    found = states(lake_of(tmp_path, 250), "2023-12-31")["2023-12-31"]
-    assert (found.state, found.gmv) == ("in progress", Decimal("100.00"))
+    found = states(lake_of(tmp_path, 250), "2023-12-31")
+    today, yesterday = found["2023-12-31"], found["2023-12-30"]
+    assert (today.state, today.gmv) == ("in progress", Decimal("100.00"))
+    assert yesterday.evidence.endswith("from 0 days old to 90 days later."), "though today has events"
 
 
 def test_what_a_later_run_brings_was_learned_when_it_came(tmp_path: Path) -> None:
     lake_of(tmp_path, 3)
     late = {"purchase_id": "late", "transaction_date": day("2023-12-29"), "subsidiary": "nac", "purchases": 1}
     late |= {"amount": Decimal("7.00"), "known_on": day("2023-12-29"), "reason": "paid", "ledger_seq": 2}
-    small_lake.write(tmp_path, tables.GMV_LEDGER, [{**late, "cause": "event", "run": "later"}])
+    elsewhere = {"subsidiary": "int", "amount": Decimal("1.00")}
+    both = [
+        {**late, "cause": "event", "run": "later"},
+        {**late, **elsewhere, "cause": "event", "run": "later"},
+    ]
+    small_lake.write(tmp_path, tables.GMV_LEDGER, both)
+    off_record = {"cause": "event", "run": "not on record", "known_on": day("2024-01-05"), "ledger_seq": 4}
+    small_lake.write(tmp_path, tables.GMV_LEDGER, [{**late, **off_record}])
     retracted = {**late, "amount": Decimal("-7.00"), "purchases": -1, "ledger_seq": 3}
     small_lake.write(tmp_path, tables.GMV_LEDGER, [{**retracted, "cause": "retraction", "run": "later"}])
     run = {"run": "later", "event": "started", "as_of_date": day("2024-02-11")}
@@ -166,7 +178,8 @@ def test_what_a_later_run_brings_was_learned_when_it_came(tmp_path: Path) -> Non
     of_day = [one[1:] for one in finality.changes(Reader(tmp_path)) if one[0] == day("2023-12-29")]
     assert sorted(of_day) == [
         (day("2023-12-29"), Decimal("93.00")),  # 100, and the retraction, which is no lateness
-        (day("2024-02-10"), Decimal("7.00")),
+        (day("2024-01-05"), Decimal("7.00")),  # when it happened: nobody knows more
+        (day("2024-02-10"), Decimal("8.00")),
     ]
 
 
@@ -181,18 +194,15 @@ def test_a_day_that_a_later_run_is_the_first_to_bring_was_not_late(tmp_path: Pat
     assert of_day == [(day("2023-12-01"), Decimal("7.00"))]
 
 
-def test_an_interval_is_a_range_of_ranks_rounded_outwards() -> None:
+@pytest.mark.parametrize(("days", "low", "high"), [(39, "0.01", "0.37"), (38, "0.00", "0.37")])
+def test_an_interval_is_a_range_of_ranks_rounded_outwards(days: int, low: str, high: str) -> None:
     first = day("2023-01-01")
     changes = []
-    for number in range(39):  # with 39 days, ranks 2 and 38: all but the smallest and the largest
+    for number in range(days):  # with 39 days, ranks 2 and 38: all but the smallest and the largest
         on = first + dt.timedelta(days=number)
         changes += [(on, on, Decimal(100)), (on, on + dt.timedelta(days=2), Decimal(number))]
     interval = History(changes, first + dt.timedelta(days=40), horizon=2).interval(0)
-    assert interval and (interval.low, interval.high, interval.days) == (
-        Decimal("0.01"),
-        Decimal("0.37"),
-        39,
-    )
+    assert interval == finality.Interval(Decimal(low), Decimal(high), days)
 
 
 def test_the_evidence_of_any_age_is_what_days_of_that_age_saw() -> None:
@@ -260,6 +270,13 @@ def test_thirty_earlier_days_are_evidence_enough(days, has_interval):
 @pytest.mark.parametrize("age", [0, 1])  # some day, or none, has changed when it was older
 def test_the_newest_400_days_are_the_evidence(age):
     newest = day("2023-12-31")
-    of_days = [newest - dt.timedelta(days=n) for n in range(500)]
-    changes = [(on, on + dt.timedelta(days=later), Decimal(10)) for on in of_days for later in (0, 1)]
-    assert History(changes, newest, horizon=1).interval(age).days == finality.MOST_DAYS == 400
+    changes = []
+    for number in range(500):  # the older ones did not change
+        on = newest - dt.timedelta(days=number)
+        changes += [
+            (on, on, Decimal(10)),
+            (on, on + dt.timedelta(days=1), Decimal(10 if number <= 400 else 0)),
+        ]
+    seen = Decimal(1 - age)
+    assert History(changes, newest, horizon=1).interval(age) == finality.Interval(seen, seen, 400)
+    assert finality.MOST_DAYS == 400

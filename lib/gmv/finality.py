@@ -162,7 +162,7 @@ def changes(reader: Reader) -> list[Change]:
         )
         select transaction_date as day,
             case when is_first or cause <> 'event' then known_on
-                 else greatest(known_on, coalesce(today - 1, known_on)) end as learned_on,
+                 else greatest(known_on, today - 1) end as learned_on,
             cast(sum(amount) as decimal(38, 2)) as amount
         from posted left join runs using (run)
         group by all
