@@ -273,6 +273,20 @@ def test_headline_counts_new_changed_and_removed_numbers(march: Path, sample: Pa
         "The newest day with published GMV is Thursday, 23 February 2023."
     )
     assert data.headline(Reader(march), "r13") == "No GMV has been published yet."
+    rows = rows_of(
+        "transaction_date subsidiary previous_gmv gmv run",
+        (day("2023-03-10"), "int", Decimal("80.00"), Decimal("81.00"), "r27"),
+        (day("2023-03-10"), "nac", Decimal("80.00"), Decimal("79.50"), "r27"),
+        (day("2023-03-10"), "unknown", Decimal("5.00"), None, "r27"),
+        (day("2023-03-25"), "int", None, Decimal("7.00"), "r27"),
+    )
+    small_lake.write(march, tables.DAILY_GMV_HISTORY, rows)
+    newest = {"transaction_date": day("2023-03-25"), "subsidiary": "int", "gmv": Decimal("7.00")}
+    small_lake.write(march, tables.DAILY_GMV, [newest])
+    assert data.headline(Reader(march), "r27") == (
+        "This run published numbers for 2 day(s): 1 new, 2 changed, 1 removed. Together they change GMV by +2.50. "
+        "The newest day with published GMV is Saturday, 25 March 2023."
+    )
 
 
 def test_a_report_opened_by_itself_is_about_the_newest_publication(march: Path) -> None:
@@ -310,6 +324,7 @@ def test_durations_are_told_by_run_and_step(tmp_path: Path) -> None:
         ("r2", "not ended", None, None, None),
         ("r1", "succeeded", 90, 12.34, 5),
     ]
+    assert data.run_durations(Reader(tmp_path), newest=1)["run"].tolist() == ["r2"]
 
 
 def test_table_versions_lists_the_tables_that_exist(march: Path) -> None:
@@ -897,9 +912,15 @@ def test_open_points_have_the_money_concerned(tmp_path: Path) -> None:
     )
     final = [Finality(day("2023-03-01"), "pending", Decimal("12.00"), Decimal("9.00"), None, None, "")]
     final += [Finality(day("2023-03-02"), "settled", Decimal("2.00"), None, None, None, "")]
-    assert tuples(health.open_points(Reader(tmp_path), final), "what", "count", "amount")[:2] == [
+    paid = {"purchase_id": "paid", "release_date": day("2023-03-01")}
+    small_lake.write(tmp_path, tables.PURCHASE.latest, [paid])
+    orphans = [{"purchase_id": one} for one in ("1", "2")]
+    small_lake.write(tmp_path, tables.PRODUCT_ITEM.latest, orphans)
+    assert tuples(health.open_points(Reader(tmp_path), final), "what", "count", "amount") == [
         ("Pending days", 1, Decimal("-3.00")),
         ("Days with unknown subsidiary", 1, Decimal("5.00")),
+        ("Awaiting item", 1, None),
+        ("Orphans", 2, None),
     ]
 
 
@@ -914,15 +935,23 @@ def test_each_check_is_told_as_it_was_made_last_and_what_blocks_first(tmp_path: 
             ("r1", "orphans", "warn", False, "lake", at("2023-03-01T06:00")),
             ("r2", "ties", "warn", False, "lake", at("2023-03-02T06:00")),
             ("r2", "orphans", "warn", True, "all", at("2023-03-02T06:00")),
+            ("r2", "refused_file", "block", False, "c.csv", at("2023-03-02T06:00")),
             ("r2", "refused_file", "block", False, "b.csv", at("2023-03-02T06:00")),
         ),
     )
     reader = Reader(tmp_path)
     assert tuples(health.failed_checks(reader), "check", "subject") == [
         ("refused_file", "b.csv"),
+        ("refused_file", "c.csv"),
         ("ties", "lake"),
     ]
     assert health.checks_in_words(reader) == "Of 3 checks, 2 found something when they were last made."
+    passed = [
+        ("r3", check, "warn", True, "all", at("2023-03-03T06:00")) for check in ("ties", "refused_file")
+    ]
+    small_lake.write(tmp_path, tables.CHECK_RESULTS, rows_of(columns, *passed))
+    assert health.checks_in_words(Reader(tmp_path)) == "All 3 checks passed when they were last made."
+    assert health.failed_checks(Reader(tmp_path)).empty
 
 
 def test_the_last_report_is_that_of_the_run_before(tmp_path: Path) -> None:
@@ -968,11 +997,25 @@ def test_a_pending_day_that_comes_to_nothing_takes_all_of_its_money_away(tmp_pat
 
 
 def test_quarantine_is_told_by_rule_with_an_example(tmp_path: Path) -> None:
-    rejected = {"reasons": ["purchase_value: not exact", "field_count"], "file": "a.csv", "line": 7}
-    small_lake.write(tmp_path, tables.QUARANTINE, [{**rejected, "values": [("purchase_value", HOSTILE)]}])
+    columns = "reasons file line values raw"
+    rejected = rows_of(
+        columns,
+        (["purchase_value: not exact"], "b.csv", 2, [("purchase_value", "1.005")], None),
+        (["purchase_value: not exact"], "a.csv", 9, [("purchase_value", None)], None),
+        (
+            ["purchase_value: not exact"],
+            "a.csv",
+            7,
+            [("purchase_id", "1"), ("purchase_value", HOSTILE)],
+            None,
+        ),
+        (["field_count", "encoding"], "a.csv", 8, None, "x" * 90),
+    )
+    small_lake.write(tmp_path, tables.QUARANTINE, rejected)
     assert tuples(health.quarantine(Reader(tmp_path))) == [
-        ("field_count", 1, 1, "a.csv, line 7", ""),
-        ("purchase_value: not exact", 1, 1, "a.csv, line 7", repr(HOSTILE)),
+        ("purchase_value: not exact", 3, 2, "a.csv, line 7", repr(HOSTILE)),
+        ("encoding", 1, 1, "a.csv, line 8", "x" * 80),
+        ("field_count", 1, 1, "a.csv, line 8", "x" * 80),
     ]
 
 
