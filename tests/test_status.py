@@ -312,16 +312,19 @@ def test_openmetrics_of_an_empty_lake_is_valid_too(tmp_path):
 def test_a_run_leaves_its_days_freshness_and_steps(lake):
     run = "20230301T060000-0001"
     week_before = {"transaction_date": day("2023-02-16"), "subsidiary": "nacional", "gmv": Decimal("500.00")}
-    small_lake.write(lake, tables.DAILY_GMV, [week_before])
+    day_before = {**week_before, "transaction_date": day("2023-02-22"), "gmv": Decimal("600.00")}
+    small_lake.write(lake, tables.DAILY_GMV, [week_before, day_before])
     arrived = {"path": "purchase.csv", "outcome": "ingested", "size": 700, "records": 11, "run": run}
-    small_lake.write(lake, tables.FILES, [{**arrived, "modified_at": at("2023-03-01T05:00")}])
+    arrived |= {"modified_at": at("2023-03-01T05:00")}
+    earlier = {**arrived, "run": "r0", "modified_at": at("2023-02-01T05:00")}
+    small_lake.write(lake, tables.FILES, [arrived, earlier, {**earlier, "run": run, "outcome": "repeated"}])
     monitoring.note_run(Reader(lake), run, day("2023-03-01"), {"01_bronze": 1.25})
     reader = Reader(lake)
     days = reader.rows("select day, gmv, against_day_before, against_week_before from monitoring.day_stats")
     assert [tuple(row.values()) for row in days] == [
         (day("2023-02-08"), Decimal("554.50"), None, None),
         (day("2023-02-18"), Decimal("778.55"), None, None),
-        (day("2023-02-23"), Decimal("505.50"), None, Decimal("5.50")),
+        (day("2023-02-23"), Decimal("505.50"), Decimal("-94.50"), Decimal("5.50")),
     ]
     (fresh,) = reader.rows("select * exclude (recorded_at) from monitoring.freshness")
     assert fresh == {
