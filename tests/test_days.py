@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from gmv import publication
@@ -22,11 +23,11 @@ def day(number: int) -> date:
     return date(2023, 3, number)
 
 
-def post(lake, *postings: tuple[int, str, str, int], seq: int = 1) -> None:
-    """Post to the ledger: day, subsidiary, amount, purchases."""
+def post(lake, *postings: tuple[int, str, str, int], seq: int = 1, purchase: str = "") -> None:
+    """Post to the ledger: day, subsidiary, amount, purchases; of this purchase, or of one each."""
     rows = [
         {
-            "purchase_id": str(n),
+            "purchase_id": purchase or str(n),
             "transaction_date": day(on),
             "subsidiary": subsidiary,
             "amount": Decimal(amount),
@@ -309,6 +310,34 @@ def test_the_newest_number_is_that_of_the_greatest_seq_though_the_clock_was_put_
     assert numbers(lake) == ["03-03 nac 30.00", "03-10 int 10.00", "03-10 nac 80.00"]
 
 
+# --- Money that pending days count twice or nowhere ------------------------------------------------------
+
+
+def meanwhile(lake, first: int, last: int) -> dict[str, Decimal]:
+    """What counts twice and nowhere after a run with this window of March."""
+    window = Window(day(first), day(last))
+    the_plan = publication.plan(Reader(lake), window, TODAY)
+    publish(lake, "narrow", days=range(first, last + 1))
+    return publication.counted_meanwhile(Reader(lake), the_plan)
+
+
+@pytest.mark.parametrize(("there", "twice"), [(12, "80.00"), (16, "0.00")])
+def test_money_counts_twice_only_where_its_new_day_is_published(tmp_path, there, twice):
+    post(tmp_path, (10, "nac", "80.00", 1), seq=1, purchase="p")
+    publish(tmp_path, "r1")
+    post(tmp_path, (10, "nac", "-80.00", -1), (there, "nac", "80.00", 1), seq=2, purchase="p")
+    assert meanwhile(tmp_path, 12, 14) == {"twice": Decimal(twice), "nowhere": 0}
+
+
+def test_money_that_was_withdrawn_from_its_second_day_counts_once_until_that_is_published(tmp_path):
+    post(tmp_path, (12, "nac", "80.00", 1), seq=1, purchase="p")
+    publish(tmp_path, "r1")
+    post(tmp_path, (12, "nac", "-80.00", -1), (10, "nac", "80.00", 1), seq=2, purchase="p")
+    publish(tmp_path, "r2")
+    post(tmp_path, (10, "nac", "-80.00", -1), seq=3, purchase="p")
+    assert meanwhile(tmp_path, 12, 14) == {"twice": 0, "nowhere": 0}
+
+
 # --- What a killed run leaves, and what is damage --------------------------------------------------------
 
 
@@ -358,3 +387,10 @@ def test_a_number_that_is_gone_is_damage_and_named(lake):
     DeltaTable(lake / DAILY_GMV.path).delete("subsidiary = 'int'")
     with pytest.raises(GmvError, match=r"2023-03-10 \(int\) holds None, but 10\.00 was published"):
         publication.write_missing_history(lake)
+
+
+def test_numbers_that_no_run_published_at_all_are_damage_too(tmp_path):
+    row = {"transaction_date": day(3), "subsidiary": "nac", "gmv": Decimal("1.00")}
+    write_deltalake(tmp_path / DAILY_GMV.path, pa.Table.from_pylist([row], records.arrow_schema(DAILY_GMV)))
+    with pytest.raises(GmvError, match=r"2023-03-03 \(nac\) holds 1\.00, but None was published"):
+        publication.write_missing_history(tmp_path)
