@@ -14,7 +14,7 @@ from gmv import progress, retraction
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.run import runner
-from gmv.tables import EVENT_TABLES, FILES, PROGRESS, QUARANTINE
+from gmv.tables import EVENT_TABLES, FILES, PROGRESS, PURCHASE, QUARANTINE
 from gmv.verify import verify
 from pipeline import TestLake
 from small_lake import at, write
@@ -278,6 +278,8 @@ def file_row(path: str, sha256: str, outcome: str = "ingested", on: str = "2023-
 
 @pytest.fixture
 def known(tmp_path) -> Reader:
+    files_ingested = 4
+    write(tmp_path, PURCHASE.bronze, [{"purchase_id": "1"}] * 7 * files_ingested)
     write(
         tmp_path,
         FILES,
