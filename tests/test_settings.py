@@ -59,6 +59,27 @@ def test_a_file_of_settings_that_is_no_text_is_named(tmp_path, monkeypatch):
         settings()
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_misspelt_setting_is_refused_as_it_would_be_kept_to_by_nobody(tmp_path, monkeypatch, in_file):
+    if in_file:
+        (tmp_path / ".env").write_text("gmv_closed_untill=2023-01-31\n")
+        monkeypatch.setitem(type(settings()).model_config, "env_file", tmp_path / ".env")
+    else:
+        monkeypatch.setenv("GMV_CLOSED_UNTILL", "2023-01-31")
+    settings.cache_clear()
+    with pytest.raises(
+        UsageError, match=r"^GMV_CLOSED_UNTILL: there is no such setting\. Is GMV_CLOSED_UNTIL meant"
+    ):
+        settings()
+
+
+def test_names_of_others_that_begin_like_settings_are_left_alone(monkeypatch):
+    for name in ("GMV_COMMAND", "GMV_LATE_SECONDS", "GMV_LAKE_SERVICE_HOST", "GMV_HISTORY"):
+        monkeypatch.setenv(name, "x")
+    settings.cache_clear()
+    assert settings().closed_until is None
+
+
 def gmv(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **environment}
     return subprocess.run(

@@ -6,6 +6,7 @@ Each is read from the environment variable `GMV_<NAME>`, or from the file `.env`
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import os
 import re
 import zoneinfo
@@ -14,7 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from gmv.checks import BY_NAME, Severity
 from gmv.errors import UsageError
@@ -38,11 +45,14 @@ def _half_of_memory_up_to_4_gib() -> int:
     return max(1024, min(4096, total_mib // 2))
 
 
+_PREFIX = "GMV_"
+
+
 class Settings(BaseSettings):
     """Where things are, and how much of the machine a run may take."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GMV_", env_file=PROJECT / ".env", env_ignore_empty=True, extra="ignore"
+        env_prefix=_PREFIX, env_file=PROJECT / ".env", env_ignore_empty=True, extra="ignore"
     )
 
     lake: Path = Field(PROJECT / "data_lake", description="Folder of the Delta tables")
@@ -161,9 +171,11 @@ def settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        UsageError: naming the variable and the value that can't be read, or what is wrong with `.env`.
+        UsageError: naming the variable and the value that can't be read, one that is misspelt, or what is wrong
+            with `.env`.
     """
     try:
+        _require_well_spelt()
         return Settings()  # type: ignore[call-arg]
     except ValidationError as error:
         problems = "; ".join(
@@ -177,3 +189,21 @@ def settings() -> Settings:
         raise UsageError(f"Settings can't be read: {told}.") from None
     except (UnicodeDecodeError, OSError) as error:
         raise UsageError(f"Settings can't be read: the file .env: {error}.") from None
+
+
+def _require_well_spelt() -> None:
+    """Refuse a name that is nearly a setting's: books that nobody keeps closed are worse than a run that ends."""
+    names = {f"{_PREFIX}{name}".upper() for name in Settings.model_fields}
+    given = {
+        name.upper()
+        for source in (EnvSettingsSource, DotEnvSettingsSource)
+        for name in source(Settings).env_vars
+        if name.upper().startswith(_PREFIX)
+    }
+    for name in sorted(given - names):
+        for meant in difflib.get_close_matches(name, names, n=1, cutoff=_NEARLY):
+            raise UsageError(f"{name}: there is no such setting. Is {meant} meant?")
+
+
+_NEARLY = 0.95
+"""From this likeness on, a name is taken for another that is misspelt."""
