@@ -15,6 +15,7 @@ import pandas as pd
 
 from gmv import problems, verify, waiting
 from gmv.finality import IN_PROGRESS, PENDING, PROVISIONAL, SETTLED, Finality
+from gmv.freshness import freshness as how_new
 from gmv.lake import location
 from gmv.lake.reader import Reader
 from gmv.quality.standing import standing
@@ -91,7 +92,7 @@ def freshness(reader: Reader, today: dt.date) -> pd.DataFrame:
     Returns:
         what, newest, expected, late: all text.
     """
-    fresh = problems.freshness(reader, today)
+    fresh = how_new(reader, today)
     late = "no" if fresh.newest_published_day else ""
     if fresh.days_late:
         late = f"{fresh.days_late:,} day{'s' if fresh.days_late > 1 else ''}"
