@@ -26,12 +26,12 @@ class _Commands(TyperGroup):
     """Commands that tell of an interrupt as of any other failure; typer's own end silently, with 130."""
 
     def invoke(self, ctx: Any) -> Any:
-        from gmv.errors import INTERRUPTED, GmvError
+        from gmv.errors import GmvError
 
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            raise GmvError(INTERRUPTED) from interrupt
+            raise GmvError("Interrupted.") from interrupt  # a run that is on record says more
 
 
 app = typer.Typer(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import traceback
 
-INTERRUPTED = "Interrupted: what was committed stays, and the next run goes on."
-
 
 class GmvError(Exception):
     """Something that the user must know: one or two sentences, what happened and what to do."""

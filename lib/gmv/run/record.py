@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from gmv.errors import INTERRUPTED, GmvError, PublicationRefused
+from gmv.errors import GmvError, PublicationRefused
 from gmv.identity import code_version
 from gmv.lake import faults, location, records, spark
 from gmv.lake.lock import Lock
@@ -208,7 +208,7 @@ def is_lost(lake: Path, error: Exception) -> bool:
 def _told(error: BaseException, held: Lock) -> tuple[str, str]:
     """The outcome of a run with such an error, and what is told of it."""
     if held.loss or isinstance(error, KeyboardInterrupt):  # a lost lease ends notebooks, too
-        told = held.loss or INTERRUPTED
+        told = held.loss or "Interrupted: what was committed stays, and the next run goes on."
         return "interrupted", told
     outcome = "refused" if isinstance(error, PublicationRefused) else "failed"
     return outcome, str(error) if isinstance(error, GmvError) else f"{type(error).__name__}: {error}"
