@@ -50,12 +50,19 @@ def scribble(file: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut_short, remove, small_lake.garble])
-@pytest.mark.parametrize("table", ["gold/daily_gmv", "silver/purchase", "gold/gmv_ledger"])
-def test_a_damaged_parquet_file_is_named_with_what_to_do(lake, table, harm):
+@pytest.mark.parametrize(
+    ("table", "advice"),
+    [
+        ("gold/daily_gmv", "`gmv rebuild` makes it anew from gold/daily_gmv_history."),
+        ("silver/purchase", "`gmv rebuild` makes it anew from bronze."),
+        ("gold/gmv_ledger", "bring it back from a backup; without one, `gmv rebuild` goes on"),
+    ],
+)
+def test_a_damaged_parquet_file_is_named_with_what_to_do(lake, table, advice, harm):
     harm(a_parquet_file_of(lake, table))
     shown = gmv("show", table, "--lake", str(lake))
     assert shown.returncode == 1
-    assert f"{table} can't be read" in shown.stderr and "gmv rebuild" in shown.stderr
+    assert f"{table} can't be read" in shown.stderr and advice in shown.stderr
     examined = gmv("doctor", "--lake", str(lake))
     assert examined.returncode == 1
     assert f"NOT {table}" in examined.stdout

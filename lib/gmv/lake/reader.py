@@ -30,6 +30,7 @@ from gmv.lake import location, pruning
 from gmv.lake.pruning import Range, quoted
 from gmv.settings import settings
 from gmv.tables import (
+    DAILY_GMV,
     DAILY_GMV_HISTORY,
     EVENT_TABLES,
     GMV_LEDGER,
@@ -81,7 +82,9 @@ def remedy(table: Table) -> str:
         return "bring it back from a backup; without one, `gmv rebuild` goes on without what is lost"
     if table in (SILVER_SUMS, LEDGER_DAYS):
         return "delete its folder: the next run makes it anew"
-    if table.layer in ("silver", "gold"):
+    if table == DAILY_GMV:
+        return f"`gmv rebuild` makes it anew from {DAILY_GMV_HISTORY.path}"
+    if table.layer == "silver":
         return "`gmv rebuild` makes it anew from bronze"
     return "bring it back from a backup"
 
