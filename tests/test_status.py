@@ -433,6 +433,26 @@ def test_a_run_whose_start_could_not_be_noted_is_the_last_one_all_the_same(lake)
     assert "\ngmv_last_run_duration_seconds 0.0\n" in found.as_openmetrics()
 
 
+def test_a_notebook_that_was_given_the_id_of_another_is_told_as_it_ended(lake):
+    common = {"run": "mine", "kind": "notebook"}
+    events = rows_of(
+        "event at outcome message",
+        ("started", at("2023-03-02T06:00"), None, None),
+        ("ended", at("2023-03-02T06:10"), "succeeded", "first"),
+        ("started", at("2023-03-02T08:00"), None, None),
+        ("ended", at("2023-03-02T08:10"), "failed", None),
+    )
+    small_lake.write(lake, tables.RUNS, [{**common, **row} for row in events])
+    ended(lake, "r7", "maintain", "succeeded")
+    assert status.status(Reader(lake), day("2023-02-24")).last_run == {
+        **common,
+        "started": at("2023-03-02T08:00"),
+        "ended": at("2023-03-02T08:10"),
+        "outcome": "failed",
+        "message": None,
+    }
+
+
 def test_what_each_step_has_still_to_take_in_is_told(lake):
     arrived = {"path": "purchase.csv", "sha256": "cd", "outcome": "ingested", "records": 1, "run": "r2"}
     small_lake.write(lake, tables.FILES, [{**arrived, "recorded_at": at("2023-03-02")}])

@@ -133,10 +133,14 @@ def status(reader: Reader, today: dt.date) -> Status:
 
 
 def _last_run(reader: Reader) -> dict[str, Any]:
+    """The newest run, as it began and ended last: a notebook's id may be given twice."""
     rows = reader.rows(
         """
-        select run, any_value(kind) as kind, min("at") as started,
-               max("at") filter (event = 'ended') as ended, max(outcome) as outcome, max(message) as message
+        select run, any_value(kind) as kind,
+               coalesce(max("at") filter (event = 'started'), min("at")) as started,
+               max("at") filter (event = 'ended') as ended,
+               arg_max_null(outcome, "at") filter (event = 'ended') as outcome,
+               arg_max_null(message, "at") filter (event = 'ended') as message
         from monitoring.runs where event in ('started', 'ended') group by run order by started desc limit 1
         """
     )
