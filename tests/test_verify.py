@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import GMV
-from gmv.lake import lock
+from gmv.lake import ledger_days, lock, records
 from gmv.lake.reader import Reader
 from gmv.progress import Unfinished
 from gmv.tables import (
@@ -944,6 +944,48 @@ def test_a_fault_is_told_in_a_sentence(tmp_path):
         "known_on 2023-03-30, transaction_date 2023-03-30, subsidiary nac, recomputed amount 5.00, "
         "stored amount 5.01"
     ]
+
+
+# --- What to do about it ----------------------------------------------------------------------------------------
+
+
+def test_what_a_rebuild_can_not_bring_back_is_told_to_be_in_a_backup(tmp_path):
+    """As after a ledger alone was brought back, too old, and a rebuild has posted anew what it lacked."""
+    rows = rows_of_lake(files_of(EVENTS))
+    for posting in rows[GMV_LEDGER.path]:
+        posting["ledger_seq"] = 2
+    certificate = verified(tmp_path, rows)
+    assert disagreeing(certificate) == ["history"]
+    assert "backup" in certificate.advice() and "rebuild" not in certificate.advice()
+
+
+def test_a_ledger_that_is_too_old_is_to_be_brought_back_before_a_rebuild(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[GMV_LEDGER.path].pop(0)
+    advice = verified(tmp_path, rows).advice()
+    assert "from one, as they were at one moment. After that, or without one: `gmv rebuild`" in advice
+
+
+def test_what_a_rebuild_repairs_needs_no_backup(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[PURCHASE.latest.path].pop()
+    certificate = verified(tmp_path, rows)
+    assert "gmv rebuild" in certificate.advice() and "backup" not in certificate.advice()
+
+
+def test_sums_that_are_kept_of_the_ledger_and_are_wrong_are_to_be_deleted(tmp_path):
+    lake, rows = tmp_path / "lake", rows_of_lake(files_of(EVENTS))
+    verified(tmp_path, rows)
+    ledger_days.keep(Reader(lake))
+    kept = Reader(lake).arrow("from monitoring.ledger_days")
+    records.replace_columns(
+        lake, LEDGER_DAYS, kept.set_column(6, "amount", kept["amount"].take([1, 0, *range(2, 7)]))
+    )
+    certificate = verify(Reader(lake), TODAY)
+    assert disagreeing(certificate) == ["ledger_days"]
+    assert (
+        certificate.advice() == "For monitoring/ledger_days, delete its folder: the next run makes it anew."
+    )
 
 
 # --- The command -------------------------------------------------------------------------------------------------

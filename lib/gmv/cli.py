@@ -376,8 +376,7 @@ def verify(
         print(f"Kept in         {path}")
     if not certificate.agrees:
         raise GmvError(
-            f"Tables differ from what bronze gives. {'. '.join(certificate.faults())}. "
-            "`gmv rebuild` makes silver anew from bronze, and posts what the ledger lacks."
+            f"Tables differ from what bronze gives. {'. '.join(certificate.faults())}. {certificate.advice()}"
         )
 
 

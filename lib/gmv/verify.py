@@ -21,7 +21,7 @@ import duckdb
 
 from gmv import progress
 from gmv.lake import ledger_days, pruning, records
-from gmv.lake.reader import Reader
+from gmv.lake.reader import Reader, remedy
 from gmv.progress import Unfinished
 from gmv.tables import (
     DAILY_GMV,
@@ -39,6 +39,11 @@ CERTIFICATE = "certificate.json"
 """A certificate's file in the folder of its run."""
 FOLDER = "verify-"
 """What the folders of `gmv verify` begin with, whose certificates are of the whole lake."""
+
+ONLY_IN_A_BACKUP = (
+    f"The past that {GMV_LEDGER.path} or {DAILY_GMV_HISTORY.path} has lost is only in a backup: "
+    "bring both back from one, as they were at one moment."
+)
 
 SHOWN = 20
 """Differences that a comparison names; all of them are counted."""
@@ -86,6 +91,22 @@ class Certificate:
     @property
     def agrees(self) -> bool:
         return all(comparison.agrees for comparison in self.comparisons)
+
+    @property
+    def lacks_past(self) -> bool:
+        """The ledger and the history do not tell together why numbers were what they were; no other table does."""
+        return any(one.name == _HISTORY_QUESTION.name and not one.agrees for one in self.comparisons)
+
+    def advice(self) -> str:
+        """What to do about what differs."""
+        differ = {one.name for one in self.comparisons if not one.agrees}
+        told = [ONLY_IN_A_BACKUP] if self.lacks_past else []
+        if LEDGER_DAYS.name in differ:
+            told.append(f"For {LEDGER_DAYS.path}, {remedy(LEDGER_DAYS)}.")
+        if differ - {_HISTORY_QUESTION.name, LEDGER_DAYS.name}:
+            told += ["After that, or without one:"] if self.lacks_past else []
+            told.append("`gmv rebuild` makes silver anew from bronze, and posts what the ledger lacks.")
+        return " ".join(told)
 
     def faults(self) -> list[str]:
         """A sentence for each comparison that differs: how much, and the first difference by name."""
@@ -659,7 +680,7 @@ def _kept_sums_question(by_day: str) -> _Question:
         for of_it in ("is_ledger", "not is_ledger")
     )
     return _Question(
-        "ledger_days",
+        LEDGER_DAYS.name,
         "The sums by day that runs keep of the ledger, instead of adding up all of it, are its sums.",
         f"(select count(*) from ({by_day}))",
         f"""

@@ -185,10 +185,10 @@ def _rebuild(request: Request, run_id: str, held: lock.Lock, show: Show) -> tupl
             certificate = verify.verify(Reader(request.lake), record.today)
         verify.keep(certificate, record.folder)
         if not certificate.agrees:
-            gaps = " The past of records that lost files is only in a backup." if rebuilt.repaired else ""
+            lost = f" {verify.ONLY_IN_A_BACKUP}" if certificate.lacks_past else ""
             raise GmvError(
                 f"Silver was made anew, but a second engine comes to other numbers: "
-                f"{'. '.join(certificate.faults())}.{gaps} See {record.place / verify.CERTIFICATE}."
+                f"{'. '.join(certificate.faults())}.{lost} See {record.place / verify.CERTIFICATE}."
             )
     return record, certificate
 
