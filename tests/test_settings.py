@@ -73,6 +73,17 @@ def test_a_misspelt_setting_is_refused_as_it_would_be_kept_to_by_nobody(tmp_path
         settings()
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("GMV_LAK", "GMV_LAKE"), ("GMV_LAKES", "GMV_LAKE"), ("GMV_CLOSED_UNITL", "GMV_CLOSED_UNTIL")],
+)
+def test_a_letter_too_few_too_many_or_in_another_place_is_misspelt(monkeypatch, given, meant):
+    monkeypatch.setenv(given, "x")
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=f"^{given}: there is no such setting. Is {meant} meant"):
+        settings()
+
+
 def test_names_of_others_that_begin_like_settings_are_left_alone(monkeypatch):
     for name in ("GMV_COMMAND", "GMV_LATE_SECONDS", "GMV_LAKE_SERVICE_HOST", "GMV_HISTORY"):
         monkeypatch.setenv(name, "x")

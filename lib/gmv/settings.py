@@ -205,5 +205,5 @@ def _require_well_spelt() -> None:
             raise UsageError(f"{name}: there is no such setting. Is {meant} meant?")
 
 
-_NEARLY = 0.95
-"""From this likeness on, a name is taken for another that is misspelt."""
+_NEARLY = 0.93
+"""From this likeness on, a name is taken for another that is misspelt: one letter more or less in any of them."""
