@@ -21,7 +21,7 @@ from gmv.lake.reader import Reader
 from gmv.quality import acceptance, files
 from gmv.quality.findings import severity
 from gmv.quality.standing import standing
-from gmv.reasons import why
+from gmv.reasons import REASON_TOLD, why
 from gmv.settings import settings
 
 FAILED_RUN = "failed_run"
@@ -244,9 +244,8 @@ def _posted(reader: Reader, day: dt.date, run: str) -> str:
     )
 
 
-_REASONS = """
-    select transaction_date as day, if(purchases = 0, 'repriced', reason) as reason, cause,
-        if(purchases = 0, amount > 0, purchases > 0) as adds,
+_REASONS = f"""
+    select transaction_date as day, {REASON_TOLD},
         cast(sum(amount) as decimal(38, 2)) as amount, count(distinct purchase_id) as purchases
     from gold.gmv_ledger
 """

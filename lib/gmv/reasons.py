@@ -32,6 +32,11 @@ _CAUSES = {
     "undo": ", because a retracted file was restored",
     "rule": ", because the lake was rebuilt (a rule of GMV had changed, or a table was damaged)",
 }
+REASON_TOLD = """if(purchases = 0, 'repriced', reason) as reason, cause,
+    if(purchases = 0, amount > 0, purchases > 0) as adds"""
+"""SQL: what `why` is asked of a posting. One that corrects an amount alone, where the purchase goes on counting, keeps
+the reason of what it corrects, and is told as another price."""
+
 BEHIND: dict[str, EventTable] = {
     "paid": PURCHASE,
     "withdrawn": PURCHASE,

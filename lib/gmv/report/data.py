@@ -14,7 +14,7 @@ from decimal import Decimal
 import pandas as pd
 
 from gmv.lake.reader import NEWEST_COUNTS, Reader
-from gmv.reasons import why
+from gmv.reasons import REASON_TOLD, why
 from gmv.tables import EARLIEST_PLAUSIBLE, TABLES
 
 UNREADABLE_DAY = "not readable"
@@ -187,9 +187,7 @@ def restatements(
         ),
         explained as (
             select restated.transaction_date, restated.subsidiary, restated.published_at,
-                if(posting.purchases = 0, 'repriced', posting.reason) as reason,
-                posting.cause,
-                if(posting.purchases = 0, posting.amount > 0, posting.purchases > 0) as adds,
+                {REASON_TOLD},
                 sum(posting.amount) as of_which,
                 count(distinct posting.purchase_id) as purchases
             from restated
