@@ -54,17 +54,17 @@ def _fed(reader: Reader) -> dict[dt.date, dict[str, int]]:
     ):
         counted[row["day"], row["table"]] = row["records"]
     retracted = reader.rows(
-        f"select sha256, run from bronze.files where outcome = 'ingested' and sha256 in ({OUT_OF_FORCE})"
+        'select "table", list(sha256) as contents, list(run) as runs from bronze.files '
+        f"where outcome = 'ingested' and sha256 in ({OUT_OF_FORCE}) group by all"
     )
-    runs, contents = [row["run"] for row in retracted], [row["sha256"] for row in retracted]
-    for event in EVENT_TABLES if retracted else ():
-        for row in reader.of_runs(runs).rows(
-            f"select {READABLE_DAY} as day, count(*) as records from bronze.{event.name} "
+    for of_table in retracted:
+        for row in reader.of_runs(of_table["runs"]).rows(
+            f"select {READABLE_DAY} as day, count(*) as records from bronze.{of_table['table']} "
             "where list_contains($runs, run) and list_contains($contents, sha256) group by all",
-            runs=runs,
-            contents=contents,
+            runs=of_table["runs"],
+            contents=of_table["contents"],
         ):
-            counted[row["day"], event.name] -= row["records"]
+            counted[row["day"], of_table["table"]] -= row["records"]
     fed: dict[dt.date, dict[str, int]] = defaultdict(dict)
     for (day, table), records in counted.items():
         if records > 0:
