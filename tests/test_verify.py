@@ -949,6 +949,18 @@ def test_a_fault_is_told_in_a_sentence(tmp_path):
 # --- What to do about it ----------------------------------------------------------------------------------------
 
 
+def advice_on(certificate: Certificate) -> str:
+    """As of a lake whose steps have noted what they took in."""
+    return replace(certificate, unfinished=[]).advice()
+
+
+def test_what_is_unfinished_is_to_be_taken_in_by_a_run_before_anything_is_rebuilt(tmp_path):
+    rows = rows_of_lake(files_of(EVENTS))
+    rows[PURCHASE.latest.path].pop()
+    certificate = verified(tmp_path, rows)
+    assert certificate.unfinished and certificate.advice().startswith("`gmv run` takes in what is unfinished")
+
+
 def test_what_a_rebuild_can_not_bring_back_is_told_to_be_in_a_backup(tmp_path):
     """As after a ledger alone was brought back, too old, and a rebuild has posted anew what it lacked."""
     rows = rows_of_lake(files_of(EVENTS))
@@ -956,13 +968,13 @@ def test_what_a_rebuild_can_not_bring_back_is_told_to_be_in_a_backup(tmp_path):
         posting["ledger_seq"] = 2
     certificate = verified(tmp_path, rows)
     assert disagreeing(certificate) == ["history"]
-    assert "backup" in certificate.advice() and "rebuild" not in certificate.advice()
+    assert "backup" in advice_on(certificate) and "rebuild" not in advice_on(certificate)
 
 
 def test_a_ledger_that_is_too_old_is_to_be_brought_back_before_a_rebuild(tmp_path):
     rows = rows_of_lake(files_of(EVENTS))
     rows[GMV_LEDGER.path].pop(0)
-    advice = verified(tmp_path, rows).advice()
+    advice = advice_on(verified(tmp_path, rows))
     assert "from one, as they were at one moment. After that, or without one: `gmv rebuild`" in advice
 
 
@@ -970,7 +982,7 @@ def test_what_a_rebuild_repairs_needs_no_backup(tmp_path):
     rows = rows_of_lake(files_of(EVENTS))
     rows[PURCHASE.latest.path].pop()
     certificate = verified(tmp_path, rows)
-    assert "gmv rebuild" in certificate.advice() and "backup" not in certificate.advice()
+    assert "gmv rebuild" in advice_on(certificate) and "backup" not in advice_on(certificate)
 
 
 def test_sums_that_are_kept_of_the_ledger_and_are_wrong_are_to_be_deleted(tmp_path):
@@ -984,7 +996,7 @@ def test_sums_that_are_kept_of_the_ledger_and_are_wrong_are_to_be_deleted(tmp_pa
     certificate = verify(Reader(lake), TODAY)
     assert disagreeing(certificate) == ["ledger_days"]
     assert (
-        certificate.advice() == "For monitoring/ledger_days, delete its folder: the next run makes it anew."
+        advice_on(certificate) == "For monitoring/ledger_days, delete its folder: the next run makes it anew."
     )
 
 

@@ -100,7 +100,8 @@ class Certificate:
     def advice(self) -> str:
         """What to do about what differs."""
         differ = {one.name for one in self.comparisons if not one.agrees}
-        told = [ONLY_IN_A_BACKUP] if self.lacks_past else []
+        told = ["`gmv run` takes in what is unfinished. Where that does not help:"] if self.unfinished else []
+        told += [ONLY_IN_A_BACKUP] if self.lacks_past else []
         if LEDGER_DAYS.name in differ:
             told.append(f"For {LEDGER_DAYS.path}, {remedy(LEDGER_DAYS)}.")
         if differ - {_HISTORY_QUESTION.name, LEDGER_DAYS.name}:
