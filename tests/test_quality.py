@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 from gmv import checks, quality, status
 from gmv.errors import PublicationRefused, UsageError
 from gmv.lake.reader import Reader
+from gmv.progress import Unfinished
 from gmv.publication import Plan, ledger_sums
 from gmv.quality import acceptance, days, findings
 from gmv.quality.standing import standing
@@ -26,6 +27,7 @@ from gmv.tables import (
     QUARANTINE,
     RUNS,
 )
+from gmv.verify import Certificate, Comparison
 from small_lake import at, day, rows_of, write, write_sample
 
 RUN = "20230302T060000-0002"
@@ -281,6 +283,76 @@ def test_a_purchase_with_two_rows_in_silver_blocks(lake):
         quality.check_silver(Reader(lake), [], RUN)
 
 
+def test_of_the_purchases_that_a_run_touched_alone_it_is_asked_whether_they_have_two_rows(lake):
+    again = Reader(lake).rows("select * from silver.purchase where purchase_id = '56'")
+    write(lake, PURCHASE.latest, again)
+    assert failed(quality.check_silver(Reader(lake), [], RUN, touched=["29", "78"])) == []
+    with pytest.raises(PublicationRefused, match="silver/purchase has 3 rows for 2 purchases"):
+        quality.check_silver(Reader(lake), [], RUN, touched=["56", "78"])
+
+
+def test_row_accounts_are_of_the_files_in_force_that_these_runs_brought_or_put_back(lake):
+    noted = rows_of(
+        "path run outcome records",
+        ("earlier.csv", "r1", "ingested", 10),
+        ("back.csv", "r1", "ingested", 10),
+        ("new.csv", "r2", "ingested", 10),
+        ("copies.csv", "r2", "ingested", 10),
+        ("refused.csv", "r2", "refused", None),
+        ("out.csv", "r2", "ingested", 10),
+        ("earlier.csv", "r2", "repeated", None),
+        ("new.csv", "r3", "repeated", None),
+        ("back.csv", "r3", "restored", None),
+        ("earlier.csv", "r0", "restored", None),
+    )
+    write(lake, FILES, [{**row, "sha256": row["path"], "table": "purchase"} for row in noted])
+    brought = [
+        ("back.csv", "r1"),
+        ("new.csv", "r2"),
+        ("out.csv", "r2"),
+        ("new.csv", "r0"),
+        ("earlier.csv", "r1"),
+    ]
+    of_files = [{"sha256": sha256, "run": run} for sha256, run in brought]
+    write(lake, PURCHASE.versions, [{**row, "purchase_id": one} for row in of_files for one in "1234"])
+    write(lake, QUARANTINE, [{**row, "line": line} for row in of_files for line in (5, 6)])
+
+    accounts = quality.row_accounts(
+        Reader(lake), Unfinished("silver", ["r2", "r3"], 30, False, ["r3"], ["back.csv"], ["out.csv"])
+    )
+
+    names = ("file", "records", "new_versions", "copies", "quarantined")
+    assert [tuple(account[name] for name in names) for account in accounts] == [
+        ("back.csv", 10, 4, 4, 2),
+        ("copies.csv", 10, 0, 10, 0),
+        ("new.csv", 10, 4, 4, 2),
+    ]
+
+
+def test_a_second_engine_that_comes_to_other_numbers_blocks_with_the_first_difference_of_each_table(lake):
+    def compared(name: str, different: int, cents: int | None) -> Comparison:
+        differences = [{"table": name, "purchase_id": f"p{n}"} for n in range(different)]
+        return Comparison(name, "…", 9, different, cents, differences)
+
+    def check(*comparisons: Comparison) -> list[dict]:
+        moment = at("2023-03-02T06:00")
+        made = Certificate("…", TODAY, moment, {}, list(comparisons), [], [], 1.0)
+        return quality.check_recomputed(Reader(lake), made, RUN)
+
+    assert failed(check(compared("silver", 0, None), compared("ledger", 0, 0))) == []
+    with pytest.raises(PublicationRefused) as refused:
+        check(compared("silver", 2, None), compared("history", 0, 0), compared("ledger", 1, 1234))
+    said = str(refused.value)
+    assert "silver: 2 of 9 rows differ; the first: table silver, purchase_id p0." in said
+    assert "ledger: 1 of 9 rows differ by 1234 cents; the first: table ledger, purchase_id p0." in said
+    assert "--accept" not in said
+    rows = Reader(lake).rows("from monitoring.check_results where not passed order by subject")
+    assert [(row["subject"], row["value"], row["amount"]) for row in rows] == [
+        ("ledger", "1 of 9 rows differ", Decimal("12.34")),
+        ("silver", "2 of 9 rows differ", None),
+    ]
+
+
 # --- Accepting ----------------------------------------------------------------------------------------------
 
 
@@ -394,6 +466,32 @@ def test_each_check_of_a_day_stands_for_itself(lake):
     passed = {checks.DAY_DROP: [], checks.WEEKDAY_RECORDS: []}
     findings.note(lake, passed, "r3", healed={checks.WEEKDAY_RECORDS: ["2023-02-01"]})
     assert [row["check"] for row in standing(Reader(lake))] == ["feed_missing"]
+
+
+def test_what_stands_is_told_with_the_newest_day_first_and_the_subsidiary_that_it_is_about(lake):
+    subjects = ["2023-02-08 nacional", "2023-02-18 Rio Grande", "2023-02-18"]
+    odd = [findings.Finding(checks.DAY_DROP, subject, "9", "Odd.") for subject in subjects]
+    findings.note(lake, {checks.DAY_DROP: odd}, RUN)
+    assert [(row["day"], row["about"]) for row in standing(Reader(lake))] == [
+        (day("2023-02-18"), ""),
+        (day("2023-02-18"), "Rio Grande"),
+        (day("2023-02-08"), "nacional"),
+    ]
+
+
+def test_a_check_that_is_switched_off_heals_nothing(lake, monkeypatch):
+    posted = {"transaction_date": day("2023-02-20"), "subsidiary": "nacional", "amount": Decimal("9.00")}
+    write(lake, GMV_LEDGER, [{**posted, "purchases": 1, "ledger_seq": 2}])
+    odd = findings.Finding(checks.WEEKDAY_RECORDS, "2023-02-20 purchase", "0", "Nothing came.")
+    findings.note(lake, {checks.WEEKDAY_RECORDS: [odd]}, "r0")
+    monkeypatch.setenv("GMV_SEVERITIES", json.dumps({"weekday_records": "off"}))
+    settings.cache_clear()
+    judge(lake)
+    assert [row["subject"] for row in standing(Reader(lake))] == [odd.subject]
+    monkeypatch.delenv("GMV_SEVERITIES")
+    settings.cache_clear()
+    judge(lake)
+    assert standing(Reader(lake)) == []
 
 
 def test_a_result_has_the_money_concerned(lake):
