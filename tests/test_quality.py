@@ -382,6 +382,27 @@ def test_what_is_accepted_is_published_and_recorded_until_the_file_changes(lake)
     assert "refused_file" in refusal(lake)
 
 
+def test_a_file_that_could_not_be_read_is_accepted_as_it_is_and_not_once_it_has_changed(lake):
+    """What can't be read has no sha256: its size and time tell whether it is the same."""
+    refused = {"path": "b.csv", "table": "purchase", "outcome": "refused", "reason": "b.csv can't be read."}
+    for hour, size, modified_at in ((1, 5, 1), (2, 6, 1), (3, 6, 2)):
+        arrived = {"size": size, "modified_at": at(f"2023-03-0{modified_at}T00:00:00")}
+        write(lake, FILES, [{**refused, **arrived, "recorded_at": at(f"2023-03-02T0{hour}:00:00")}])
+        assert "b.csv can't be read." in refusal(lake)
+        judge(lake, accepting=acceptance.asked_for("refused_file", "known"))
+        judge(lake)
+
+
+def test_files_at_fault_are_told_in_the_order_of_their_names(lake):
+    files(lake, *((f"purchase-{n}.csv", n * 64, "refused", None, f"{n}.") for n in "3124"))
+    files(lake, *((f"purchase-{n}.csv", n * 64, "ingested", 1, None) for n in "7586"))
+    for n in "6857":
+        rejected(lake, 1, sha256=n * 64, file=f"purchase-{n}.csv")
+    said = refusal(lake)
+    assert "refused_file: 1. 2. 3. And 1 more" in said
+    assert re.findall(r"purchase-(\d).csv: 1 of its 1 records", said) == ["5", "6", "7"]
+
+
 def test_an_acceptance_is_of_one_check_and_subject(lake):
     files(lake, ("purchase-2.csv", "cd" * 32, "refused", None, REASON))
     rejected(lake, 11)
