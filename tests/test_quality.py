@@ -172,6 +172,20 @@ def test_five_percent_of_a_file_may_be_quarantined_and_not_more(lake, rejected_r
     assert ("quarantined_share", "block", "purchase-2.csv", False) in noted(lake)
 
 
+def test_what_is_quarantined_is_told_by_reason_with_its_records_and_files_the_most_frequent_first(lake):
+    a, b = "release_date: not a date", "purchase_id: empty"
+    for name, reasons in (("2.csv", [a]), ("1.csv", [a, b]), ("1.csv", [a]), ("3.csv", [b])):
+        rejected(lake, 1, sha256=name, file=name, reasons=reasons)
+    rejected(lake, 1, table="product_item", file="0.csv")
+    told = [one for one in judge(lake) if one["check"] == "quarantined"]
+    assert [(one["subject"], one["value"]) for one in told] == [
+        (f"purchase: {a}", "3 records"),
+        (f"purchase: {b}", "2 records"),
+        (f"product_item: {a}", "1 records"),
+    ]
+    assert told[0]["message"].startswith("3 record(s) of purchase in 2 file(s), such as 1.csv, are ")
+
+
 def test_the_quarantined_share_is_a_setting(lake, monkeypatch):
     rejected(lake, 6)  # of 11
     for percent, is_refused in (("54.5", True), ("54.6", False)):
