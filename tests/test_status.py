@@ -107,6 +107,15 @@ def test_a_block_is_named_by_what_blocks_not_by_what_warns_or_was_accepted(lake)
     ]
 
 
+def test_a_block_by_several_checks_has_one_name_in_every_process(lake):
+    """Alerts know it by its name: another order of them would be told as another problem."""
+    checks = ["refused_file", "negative_gmv", "row_accounting", "ledger_equals_silver", "recomputed"]
+    small_lake.write(lake, tables.CHECK_RESULTS, [judged("r2", check) for check in checks])
+    ended(lake, "r2", "run", "refused")
+    (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert told.subject == "ledger_equals_silver,negative_gmv,recomputed,refused_file,row_accounting"
+
+
 def test_a_block_is_told_since_the_run_that_was_refused_first(lake):
     for run, outcome in (
         ("r2", "refused"),
@@ -215,6 +224,8 @@ def test_an_anomaly_is_no_problem_any_more_when_a_week_has_been_published_since(
     }
     small_lake.write(lake, tables.CHECK_RESULTS, [{**odd, "subject": "2023-02-16", "message": "m"}])
     assert kinds(lake) == []
+    small_lake.write(lake, tables.CHECK_RESULTS, [{**odd, "subject": "2023-02-17", "message": "m"}])
+    assert kinds(lake) == ["anomaly"]
 
 
 def test_each_anomaly_says_what_its_own_day_is_made_of(lake):
@@ -302,6 +313,35 @@ def test_openmetrics_is_read_by_prometheus_own_parser(lake):
     assert samples["gmv_days_late", ()] == 4
     assert samples["gmv_newest_published_day_timestamp_seconds", ()] == 1677110400  # 2023-02-23T00:00Z
     assert samples["gmv_newest_event_timestamp_seconds", (("table", "purchase"),)] == 1677571200
+
+
+def test_openmetrics_has_the_last_run_the_newest_file_and_what_waits_to_be_published(lake):
+    posting = {
+        "purchase_id": "9",
+        "subsidiary": "nacional",
+        "purchases": 1,
+        "ledger_seq": 2,
+        "reason": "paid",
+    }
+    for on, amount in (("2023-02-18", "0.10"), ("2023-02-19", "2.00"), ("2023-03-01", "4.00")):
+        small_lake.write(
+            lake, tables.GMV_LEDGER, [{**posting, "transaction_date": day(on), "amount": Decimal(amount)}]
+        )
+    for moment in ("2023-02-27", "2023-02-28", "2023-02-26"):
+        small_lake.write(lake, tables.FILES, [{"outcome": "ingested", "modified_at": at(moment)}])
+    older = {"run": "r9", "kind": "run", "outcome": "failed"}
+    for event, moment in (("started", "2023-02-01T00:00"), ("ended", "2023-02-01T01:00")):
+        small_lake.write(lake, tables.RUNS, [{**older, "event": event, "at": at(moment)}])
+
+    lines = status.status(Reader(lake), day("2023-03-01")).as_openmetrics().splitlines()
+
+    assert {
+        "gmv_pending_days 2",
+        "gmv_pending_amount 2.10",
+        "gmv_newest_file_timestamp_seconds 1677542400",  # 2023-02-28T00:00Z
+        'gmv_last_run_started_timestamp_seconds{outcome="succeeded"} 1677650400',  # 2023-03-01T06:00Z
+        "gmv_last_run_duration_seconds 42.0",
+    } <= set(lines)
 
 
 def test_openmetrics_of_an_empty_lake_is_valid_too(tmp_path):
