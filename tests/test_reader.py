@@ -13,6 +13,7 @@ from decimal import Decimal
 import duckdb
 import pyarrow as pa
 import pytest
+import small_lake
 from deltalake import DeltaTable, write_deltalake
 from gmv.errors import GmvError
 from gmv.lake import pruning, records
@@ -281,3 +282,27 @@ def test_files_of_an_old_version_that_are_not_kept_any_more_are_no_damage(tmp_pa
         with pytest.raises(GmvError, match=f"version {old}, .* Look at the lake anew") as told:
             published(reader)
         assert not isinstance(told.value, Damaged)
+
+
+def test_files_that_may_hold_one_of_many_texts_are_found_in_whatever_order_these_come(tmp_path):
+    ids_of_files = (("b", "d"), ("f", "f"), ("h", "k"))
+    for ids in ids_of_files:
+        small_lake.write(tmp_path, PURCHASE, [{"purchase_id": one} for one in ids])
+
+    def held(*values: str) -> set[str]:
+        """The least ids of the files that may hold one of these."""
+        delta = DeltaTable(tmp_path / PURCHASE.path)
+        paths = pruning.may_hold_any(delta, "purchase_id", values)
+        return {file["min.purchase_id"] for file in pruning.described(delta) if file["path"] in paths}
+
+    assert held("k", "a", "f") == {"f", "h"}
+    assert held("d") == held("b") == {"b"}
+    assert held("z", "e", "g", "a") == held() == set()
+    small_lake.write(tmp_path, PURCHASE, [{"buyer_id": 1}])
+    assert held("d") == {"b", None}
+
+
+def test_a_lake_in_a_folder_with_a_quote_in_its_name_is_read(tmp_path):
+    lake = tmp_path / "Pat's lake"
+    small_lake.write(lake, PURCHASE, [{"purchase_id": "7"}])
+    assert Reader(lake).rows("select purchase_id from silver.purchase") == [{"purchase_id": "7"}]
