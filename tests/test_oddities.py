@@ -246,6 +246,46 @@ def test_ties_are_listed_and_those_that_change_gmv_are_findings(lake):
     assert lake.found("ties", "r2") is None
 
 
+def test_ties_of_day_or_subsidiary_are_told_with_every_other_outcome_and_the_greatest_amount(lake):
+    lake.arrive(
+        """
+        purchase 03-10T08:00 1 paid 03-09
+        purchase 03-10T08:00 1 paid 03-08
+        item     03-10T08:00 1 5 2 10.00
+        purchase 03-10T08:00 2 paid
+        item     03-10T08:00 2 5 2 10.00
+        info     03-10T08:00 2 nac
+        info     03-10T08:00 2 int
+        purchase 03-10T08:00 3 paid
+        item     03-10T08:00 3 5 2 10.00
+        item     03-10T08:00 3 5 1 30.00
+        item     03-10T08:00 3 5 1 25.00
+        """
+    )
+    told = [(row[0], row[5], row[6]) for row in lake.listed("ties")]
+    assert told == [
+        ("1", "2023-03-08 unknown 20.00", AMOUNT),
+        ("2", "2023-03-10 int 20.00", AMOUNT),
+        ("3", "2023-03-10 unknown 25.00; 2023-03-10 unknown 30.00", Decimal("30.00")),
+    ]
+
+
+def test_a_payment_that_was_taken_back_in_place_is_worth_nothing_now(lake):
+    lake.arrive("purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 5 2 10.00")
+    lake.arrive("purchase 03-10T08:00 1 unpaid", run="r2")
+    ((*_, old, new, old_amount, new_amount, amount),) = lake.listed("changed_in_place")
+    assert (old, new) == ("2023-03-10, paid", "2023-03-10, unpaid")
+    assert (old_amount, new_amount, amount) == (AMOUNT, Decimal("0.00"), AMOUNT)
+
+
+def test_records_of_a_retracted_file_make_no_purchase_doubtful(lake):
+    lake.arrive("purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 5 2 10.00")
+    lake.reject("product_item", "1", "2023-03-11 08:00:00", BAD)
+    assert len(lake.listed("doubtful")) == 1
+    write(lake.path, FILES, [{"sha256": "bad", "outcome": "retracted", "recorded_at": at("2023-06-01")}])
+    assert lake.listed("doubtful") == []
+
+
 def test_what_was_changed_in_place_is_listed_with_both_amounts_until_a_later_event_comes(lake):
     lake.arrive("purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 5 2 10.00\n info 03-10T08:00 1 nac")
     lake.arrive("item 03-10T08:00 1 5 2 11.00\n info 03-10T08:00 1 int", run="r2")
@@ -319,6 +359,42 @@ def test_what_a_blocked_run_took_in_is_looked_at_again_until_a_run_succeeds(lake
     assert oddities.since_last_publication(Reader(lake.path)) == ["r2", "r3"]
     lake.succeed("r3")
     assert oddities.since_last_publication(Reader(lake.path)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "publishes"),
+    [
+        ({"event": "ended", "kind": "run", "outcome": "succeeded"}, True),
+        ({"event": "ended", "kind": "run", "outcome": "refused"}, False),
+        ({"event": "ended", "kind": "maintain", "outcome": "succeeded"}, False),
+        ({"event": "ended", "kind": "notebook", "outcome": "succeeded", "details": '["03_gold"]'}, True),
+        ({"event": "ended", "kind": "notebook", "outcome": "succeeded", "details": '["02_silver"]'}, False),
+    ],
+)
+def test_what_ended_without_publishing_leaves_what_came_before_to_be_looked_at(lake, values, publishes):
+    lake.arrive("purchase 03-10T08:00 1 paid")
+    write(lake.path, RUNS, [{"run": "r1", "at": at("2023-06-02"), **values}])
+    silver = {"step": "silver", "bronze_run": "r9", "recorded_at": at("2023-06-03")}
+    write(lake.path, PROGRESS, [silver])
+    assert oddities.since_last_publication(Reader(lake.path)) == ([] if publishes else ["r1"])
+
+
+def test_a_finding_names_its_first_five_purchases_once_each(lake):
+    lake.arrive(
+        "\n".join(f"item 03-10T08:00 {n} 5 1 1.00\n info 03-10T08:00 {n} nac" for n in (5, 3, 1, 4, 2))
+    )
+    (finding,) = oddities.found(Reader(lake.path), ["r1"])[BY_NAME["orphans"]]
+    assert finding.message.endswith("not counted: 1, 2, 3, 4, 5, … (gmv show orphans).")
+    lake.arrive("item 03-10T08:00 6 5 1 1.00", run="r2")
+    (finding,) = oddities.found(Reader(lake.path), ["r1", "r2"])[BY_NAME["orphans"]]
+    assert finding.message.endswith("not counted: 1, 2, 3, 4, 5, … (gmv show orphans).")
+
+
+def test_a_check_that_is_switched_off_is_not_looked_at(lake, monkeypatch):
+    monkeypatch.setenv("GMV_SEVERITIES", '{"orphans": "off"}')
+    settings.cache_clear()
+    lake.arrive("item 03-10T08:00 1 5 1 1.00")
+    assert BY_NAME["orphans"] not in oddities.found(Reader(lake.path), ["r1"])
 
 
 def test_problems_name_the_lists_that_are_not_empty(lake):
