@@ -177,6 +177,26 @@ def test_a_withdrawn_payment_was_known_then_and_is_gone_now(tmp_path: Path) -> N
         (Decimal("80.00"), None, Decimal("-80.00"))
     ]
     assert explore.known_on(reader, "2023-03-20").empty
+    assert explore.known_on(reader, ten)["gmv_then"].tolist() == [Decimal("80.00")]
+    assert explore.day(reader, ten).empty and explore.counts_on(reader, "1").empty
+
+
+def test_postings_come_in_the_order_in_which_they_were_recorded(tmp_path: Path) -> None:
+    """The late one comes last, though it was known first; until silver has the item, the day tells the amount."""
+    posted = rows_of("ledger_seq known_on amount", (1, "2023-03-12", "80.00"), (2, "2023-03-10", "-20.00"))
+    place = {"purchase_id": "1", "transaction_date": day("2023-03-10"), "subsidiary": "nac", "purchases": 1}
+    small_lake.write(
+        tmp_path,
+        tables.GMV_LEDGER,
+        [
+            {**place, **row, "known_on": day(row["known_on"]), "amount": Decimal(row["amount"])}
+            for row in posted
+        ],
+    )
+    assert explore.postings(Reader(tmp_path), "1")["ledger_seq"].tolist() == [1, 2]
+    assert tuples(explore.day(Reader(tmp_path), "2023-03-10"), "purchase_id", "amount") == [
+        ("1", Decimal("60.00"))
+    ]
 
 
 def test_nothing_changed_in_the_sample(sample: Reader) -> None:
