@@ -193,16 +193,22 @@ def test_killed_at_a_commit_it_changes_nothing_and_the_next_one_ends_well(tmp_pa
     assert rows_of_all_tables(lake) == before
 
 
-def test_it_is_due_after_so_many_runs(tmp_path, monkeypatch):
+def test_it_is_due_after_so_many_runs_since_the_last_time(tmp_path, monkeypatch):
     monkeypatch.setenv("GMV_MAINTAIN_EVERY", "2")
     settings.cache_clear()
-    small_lake.write_sample(tmp_path, run="one")
-    assert not maintain.is_due(Reader(tmp_path))
-    ended = {"run": "two", "kind": "run", "event": "ended", "outcome": "succeeded"}
-    small_lake.write(tmp_path, RUNS, [{**ended, "at": dt.datetime(2023, 3, 2)}])
-    assert maintain.is_due(Reader(tmp_path))
-    maintained = {"run": "three", "kind": "maintain", "event": "ended", "outcome": "succeeded"}
-    small_lake.write(tmp_path, RUNS, [{**maintained, "at": dt.datetime(2023, 3, 3)}])
+    small_lake.write_sample(tmp_path, run="first")
+    told = [maintain.is_due(Reader(tmp_path))]
+    for day, kind in enumerate(["run", "maintain", "run", "retract", "run", "maintain", "run"], start=2):
+        ended = {"run": f"of-{day}", "kind": kind, "event": "ended", "outcome": "succeeded"}
+        small_lake.write(tmp_path, RUNS, [{**ended, "at": dt.datetime(2023, 3, day)}])
+        told.append(maintain.is_due(Reader(tmp_path)))
+    assert told == [False, True, False, False, False, True, False, False]
+
+
+def test_it_is_never_due_by_itself_where_that_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("GMV_MAINTAIN_EVERY", "0")
+    settings.cache_clear()
+    small_lake.write_sample(tmp_path)
     assert not maintain.is_due(Reader(tmp_path))
 
 
