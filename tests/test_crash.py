@@ -14,6 +14,7 @@ import crash
 import psutil
 import pytest
 from crash import Case, Scene
+from crash_matrix import PAGE
 from gmv.errors import LakeLocked
 from gmv.lake import faults, lock
 from gmv.lake.reader import Reader
@@ -45,6 +46,12 @@ def scene(tmp_path_factory) -> Scene:
     crash.first_run(scene)
     crash.deliver_corrections(scene)
     return scene
+
+
+def test_the_page_of_the_whole_matrix_has_each_case_and_no_fault():
+    rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")][2:]
+    tried = {Case(point.removeprefix("| "), victim): outcome for point, victim, outcome, *_ in rows}
+    assert tried == dict.fromkeys(crash.all_cases(), "as if never killed")
 
 
 @pytest.mark.timeout(3600)
