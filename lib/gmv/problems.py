@@ -81,9 +81,9 @@ def open_problems(reader: Reader, today: dt.date) -> list[Problem]:
     return sorted(found, key=lambda problem: not problem.is_broken)
 
 
-def _of_runs(reader: Reader) -> Iterable[Problem]:
-    """The newest run that failed and the newest that was refused, of those since one ended well."""
-    rows = reader.rows(
+def runs_since_one_ended_well(reader: Reader) -> list[dict[str, Any]]:
+    """Newest first: run, outcome (empty: it did not end), message, has_ended."""
+    return reader.rows(
         """
         with of_run as (
             select run, min("at") as began, arg_max(outcome, "at") as outcome, arg_max(message, "at") as message,
@@ -97,6 +97,11 @@ def _of_runs(reader: Reader) -> Iterable[Problem]:
         order by began desc, run desc
         """
     )
+
+
+def _of_runs(reader: Reader) -> Iterable[Problem]:
+    """The newest run that failed and the newest that was refused, of those since one ended well."""
+    rows = runs_since_one_ended_well(reader)
     refused = [run["run"] for run in rows if run["outcome"] == "refused"]
     told: set[str] = set()
     for run in rows:

@@ -27,6 +27,7 @@ from gmv.lake import faults, location, lock, spark
 from gmv.lake.reader import Reader
 from gmv.notebook import REPORT
 from gmv.parameters import ACCEPTING, OF_ONE, REREAD
+from gmv.problems import runs_since_one_ended_well
 from gmv.publication import Window
 from gmv.quality.acceptance import Acceptance
 from gmv.run import alerts, signals
@@ -453,15 +454,7 @@ def _has_work(record: Record) -> bool:
 def _was_refused(reader: Reader) -> bool:
     """Whether checks refused a run, and none has ended well since: a refused file may be all that came of a day,
     so that no day waits."""
-    return bool(
-        reader.rows(
-            """
-            select 1 from monitoring.runs where kind = 'run' and event = 'ended'
-            having max("at") filter (outcome = 'refused')
-                > coalesce(max("at") filter (outcome in ('succeeded', 'nothing_new')), timestamp '-infinity')
-            """
-        )
-    )
+    return any(run["outcome"] == "refused" for run in runs_since_one_ended_well(reader))
 
 
 def _lacks_report(reader: Reader) -> bool:
