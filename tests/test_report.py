@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -28,6 +29,7 @@ from gmv.finality import Finality
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.report import data, figures, headline, health, page, show
+from gmv.run import runner
 from gmv.settings import PROJECT
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -1060,6 +1062,25 @@ def test_numbers_on_the_page_and_beside_it_are_those_of_gmv_show(sample: Path, t
     assert [(on, name, amount.replace(",", "")) for on, name, amount in on_page] == [
         tuple(row) for row in shown
     ]
+
+
+def test_numbers_beside_a_page_are_those_it_shows_though_a_run_publishes_meanwhile(
+    tmp_path, monkeypatch
+) -> None:
+    small_lake.write_sample(tmp_path / "lake")
+    later = {"transaction_date": day("2023-02-24"), "subsidiary": "nacional", "gmv": Decimal("1.00")}
+    render = page.render
+
+    def publish_before(*arguments: Path) -> None:
+        small_lake.write(tmp_path / "lake", tables.DAILY_GMV, [later])
+        render(*arguments)
+
+    monkeypatch.setattr(page, "render", publish_before)
+    request = runner.Request(tmp_path / "lake", tmp_path, tmp_path / "runs", as_of_date=day("2023-03-01"))
+    html = runner.make_report(request, lambda _: contextlib.nullcontext())
+    assert "2023-02-23" in html.read_text() and "2023-02-24" not in html.read_text()
+    assert (html.parent / "daily_gmv.csv").read_text().splitlines()[-1] == "2023-02-23,internacional,505.50"
+    assert not [*html.parent.glob("*.json")]
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import importlib.abc
 import itertools
+import json
 import os
 import signal
 import sys
@@ -340,7 +341,7 @@ def make_report(request: Request, show: Show) -> Path:
     location.make_new(folder)
     from gmv.run.kernels import Kernels
 
-    with show(REPORT), Kernels(folder, {}) as kernels:
+    with show(REPORT), Kernels(folder, {notebook.FACTS_FOLDER: str(folder)}) as kernels:
         _render_report(request, folder, {**_parameters(request), "run_id": ""}, kernels)
     if location.is_remote(request.runs_dir):
         location.upload(folder, place)
@@ -398,13 +399,19 @@ def _publish(record: Record, show: Show, parameters: Mapping[str, Any], kernels:
 
 
 def _render_report(request: Request, folder: Path, parameters: Mapping[str, Any], kernels: Kernels) -> None:
-    """The executed 04_report, the page and the CSV of its numbers, in a folder."""
+    """The executed 04_report, the page and the CSV of its numbers, in a folder.
+
+    A run may publish meanwhile; the CSV has the numbers that the page shows.
+    """
     with ThreadPoolExecutor(1) as beside:
         importing = beside.submit(importlib.import_module, "gmv.report.page")  # while the kernel works
         kernels.execute(REPORT, folder / f"{REPORT}.ipynb", parameters)
         page = importing.result()
     page.render(folder / f"{REPORT}.ipynb", folder / "report.html")
-    page.write_numbers(Reader(request.lake), request.window, folder / "daily_gmv.csv")
+    noted = folder / f"{REPORT}.json"
+    shown = Reader(request.lake, json.loads(noted.read_text())["versions"])
+    noted.unlink()
+    page.write_numbers(shown, request.window, folder / "daily_gmv.csv")
 
 
 @contextlib.contextmanager
