@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from gmv.freshness import freshness
 from gmv.lake import ledger_days, records
-from gmv.lake.reader import NEWEST_COUNTS, READABLE_DAY, Reader
+from gmv.lake.reader import NEWEST_COUNTS, Reader, records_by_day
 from gmv.tables import DAY_STATS, EVENT_TABLES, FRESHNESS, PARTITION_STATS, STEPS
 
 _NOTED = f'select "table", day, records from ({NEWEST_COUNTS}) where layer = $layer and "table" = $table'
@@ -72,10 +72,8 @@ def added_counts(reader: Reader) -> list[dict]:
     }
     added = []
     for event in EVENT_TABLES if runs else ():
-        counted = f"""
-            select run, {READABLE_DAY} as day, count(*) as records from bronze.{event.name}
-            where list_contains($runs, run) group by all order by run, day"""
-        for row in reader.of_runs(runs).rows(counted, runs=runs):
+        counted = records_by_day(event.bronze, "list_contains($runs, run)")
+        for row in reader.of_runs(runs).rows(f"{counted} order by run, day", runs=runs):
             place = (event.name, row["day"])
             noted[place] = noted.get(place, 0) + row["records"]
             added.append({**row, "layer": "bronze", "table": event.name, "records": noted[place]})

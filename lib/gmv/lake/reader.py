@@ -63,10 +63,28 @@ NEWEST_COUNTS = """
 """SQL: how many rows each table has of each day, as they were counted last."""
 
 # DuckDB knows a year 0; Python doesn't, nor is it a day of ours.
-READABLE_DAY = """case when regexp_full_match(trim(transaction_date), '\\d{4}-\\d{2}-\\d{2}')
+_READABLE_DAY = """case when regexp_full_match(trim(transaction_date), '\\d{4}-\\d{2}-\\d{2}')
     and trim(transaction_date) not like '0000%'
     then try_cast(trim(transaction_date) as date) end"""
-"""SQL: the day of a row of bronze, as far as it can be read."""
+
+
+def records_by_day(table: Table, chosen: str) -> str:
+    """SQL: how many of a bronze table's records each bronze run brought of each day, as far as that can be read.
+
+    A day's text is read once, and not once a record.
+
+    Args:
+        chosen: SQL, which records are counted.
+
+    Returns:
+        A query for run, day (empty: it can't be read), records.
+    """
+    return f"""
+        select run, {_READABLE_DAY} as day, cast(sum(records) as bigint) as records from (
+            select run, transaction_date, count(*) as records from {table.layer}.{table.name}
+            where {chosen} group by all
+        ) group by all"""
+
 
 _OF_FILES = (duckdb.Error, duckdb.IOException, duckdb.InvalidInputException, duckdb.HTTPException)
 """What DuckDB raises when it can't read a file; where a page of it makes no sense, an error without a kind."""

@@ -9,13 +9,13 @@ from decimal import Decimal
 
 from gmv import checks
 from gmv.checks import Check
-from gmv.lake.reader import NEWEST_COUNTS, READABLE_DAY, Reader
+from gmv.lake.reader import NEWEST_COUNTS, Reader, records_by_day
 from gmv.progress import OUT_OF_FORCE
 from gmv.publication import Place, published
 from gmv.quality import anomalies
 from gmv.quality.findings import Finding, severity
 from gmv.settings import settings
-from gmv.tables import EARLIEST_PLAUSIBLE, EVENT_TABLES, UNKNOWN_SUBSIDIARY
+from gmv.tables import EARLIEST_PLAUSIBLE, EVENT_TABLES, UNKNOWN_SUBSIDIARY, event_table
 
 NEW_SUBSIDIARY_COLUMNS = ("subsidiary", "alike", "first_published_at", "days", "amount")
 FEED_MISSING_COLUMNS = ("day", "table", "others")
@@ -58,12 +58,12 @@ def _fed(reader: Reader) -> dict[dt.date, dict[str, int]]:
         f"where outcome = 'ingested' and sha256 in ({OUT_OF_FORCE}) group by all"
     )
     for of_table in retracted:
-        for row in reader.of_runs(of_table["runs"]).rows(
-            f"select {READABLE_DAY} as day, count(*) as records from bronze.{of_table['table']} "
-            "where list_contains($runs, run) and list_contains($contents, sha256) group by all",
-            runs=of_table["runs"],
-            contents=of_table["contents"],
-        ):
+        out = records_by_day(
+            event_table(of_table["table"]).bronze,
+            "list_contains($runs, run) and list_contains($contents, sha256)",
+        )
+        of_runs = {"runs": of_table["runs"], "contents": of_table["contents"]}
+        for row in reader.of_runs(of_table["runs"]).rows(out, **of_runs):
             counted[row["day"], of_table["table"]] -= row["records"]
     fed: dict[dt.date, dict[str, int]] = defaultdict(dict)
     for (day, table), records in counted.items():
