@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
@@ -112,6 +112,13 @@ def test_a_window_holds_its_first_and_last_day():
     assert date(2024, 3, 2) not in window
     assert len(Window(date(2023, 2, 28), date(2023, 3, 1)).days()) == 2
     assert Window(day(2), day(2)).days() == [day(2)]
+
+
+def test_a_window_without_end_names_only_days_that_events_can_have_by_now():
+    window = Window(date(1, 1, 1), date(9999, 12, 31))
+    named = window.days()
+    assert [named[0], named[-1]] == [date(2000, 1, 1), records.now().date() + timedelta(days=1)]
+    assert date(1999, 12, 31) in window and Window(date(9000, 1, 1), date(9999, 12, 31)).days() == []
 
 
 def test_no_window_has_every_day_but_names_none():

@@ -14,7 +14,7 @@ import pyarrow as pa
 from gmv.errors import GmvError, UsageError
 from gmv.lake import ledger_days, records
 from gmv.lake.reader import Reader, at_one_moment
-from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
+from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, EARLIEST_PLAUSIBLE
 
 Place = tuple[dt.date, str]
 """A transaction_date and a subsidiary."""
@@ -39,10 +39,13 @@ class Window:
         return self.start_date is None or self.end_date is None or self.start_date <= day <= self.end_date
 
     def days(self) -> list[dt.date]:
-        """Each day of the window; none where no window was given."""
+        """Each day of the window that an event can have by now (docs/rules.md), for a window may end in the year 9999;
+        none where no window was given."""
         if self.start_date is None or self.end_date is None:
             return []
-        return [self.start_date + dt.timedelta(n) for n in range((self.end_date - self.start_date).days + 1)]
+        first = max(self.start_date, dt.date.fromisoformat(EARLIEST_PLAUSIBLE))
+        last = min(self.end_date, records.now().date() + dt.timedelta(days=1))
+        return [first + dt.timedelta(n) for n in range((last - first).days + 1)]
 
 
 @dataclass(frozen=True)
