@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import small_lake
 from command import GMV
-from gmv import publication
+from gmv import progress, publication, recovery
+from gmv.errors import GmvError
 from gmv.lake.reader import Damaged, Reader
-from gmv.tables import PURCHASE
+from gmv.tables import PRODUCT_ITEM, PURCHASE
 
 HEADER = ",".join(PURCHASE.column_names) + "\n"
 ROW = "2023-02-03 00:00:00,2023-02-03,56,1223,3,2023-01-14,,619\n"
@@ -101,6 +102,24 @@ def test_a_run_on_a_damaged_lake_ends_with_1_and_publishes_nothing(lake, tmp_pat
 
 def a_table_is_gone(lake: Path, runs: Path) -> None:
     shutil.rmtree(lake / "gold/gmv_ledger")
+
+
+def test_a_table_that_was_brought_back_alone_stops_runs_until_it_is_made_up_for(lake, tmp_path):
+    def take_in(run: str) -> None:
+        small_lake.write(lake, PRODUCT_ITEM.versions, [{"purchase_id": "56", "run": run}])
+        progress.note(lake, progress.Unfinished("silver", [run], 1, is_everything=False), run)
+
+    take_in("r1")
+    shutil.copytree(lake / "silver", tmp_path / "backup")
+    take_in("r2")
+    assert progress.gone_back(Reader(lake)) == []
+    shutil.rmtree(lake / "silver")
+    shutil.copytree(tmp_path / "backup", lake / "silver")
+    with pytest.raises(GmvError, match=r"^silver/product_item_versions: older than .*`gmv rebuild`"):
+        recovery.finish_killed_run(lake)
+    for moment in (progress.BEGUN, progress.DONE):
+        progress.note_rebuild(lake, "r3", moment)
+    assert progress.gone_back(Reader(lake)) == []
 
 
 def runs_folder_is_a_file(lake: Path, runs: Path) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from gmv.lake import records
 from gmv.lake.reader import Reader
-from gmv.tables import EVENT_TABLES, PROGRESS, STRIPPED
+from gmv.tables import EVENT_TABLES, GMV_LEDGER, PROGRESS, QUARANTINE, STRIPPED, Table
 
 SILVER, LEDGER = STEPS = ("silver", "ledger")
 BEGUN, DONE = "rebuild", "rebuilt"
+WRITTEN_BY = {
+    SILVER: (
+        *(event.versions for event in EVENT_TABLES),
+        *(event.latest for event in EVENT_TABLES),
+        QUARANTINE,
+    ),
+    LEDGER: (GMV_LEDGER,),
+}
+"""The tables that a step makes of bronze."""
 HISTORY_LOST = "history lost"
 
 _OUT_OF_FORCE = """
@@ -102,9 +113,9 @@ def note_rebuild(lake_path: Path, run: str, moment: str) -> None:
     """Note that a rebuild begins to change tables (BEGUN), that the history of what was published can't be read
     whole (HISTORY_LOST), or that this rebuild and all before it are done (DONE).
     """
-    runs = unfinished_rebuilds(Reader(lake_path)) if moment == DONE else [run]
-    rows = [{"step": moment, "bronze_run": one, "run": run, "recorded_at": records.now()} for one in runs]
-    records.append(lake_path, PROGRESS, rows)
+    is_done = moment == DONE
+    runs = unfinished_rebuilds(Reader(lake_path)) if is_done else [run]
+    _append(lake_path, moment, runs, run, [*chain(*WRITTEN_BY.values())] if is_done else [])
 
 
 def unfinished_rebuilds(reader: Reader, moment: str = BEGUN) -> list[str]:
@@ -124,15 +135,35 @@ def unfinished_rebuilds(reader: Reader, moment: str = BEGUN) -> list[str]:
 
 def note(lake_path: Path, taken: Unfinished, run: str) -> None:
     """Note that a step has taken these bronze runs in; call it after the step's last commit."""
-    moment = records.now()
-    records.append(
-        lake_path,
-        PROGRESS,
-        [
-            {"step": taken.step, "bronze_run": bronze_run, "run": run, "recorded_at": moment}
-            for bronze_run in taken.runs
-        ],
+    _append(lake_path, taken.step, taken.runs, run, WRITTEN_BY[taken.step])
+
+
+def _append(
+    lake_path: Path, step: str, bronze_runs: Sequence[str], run: str, written: Sequence[Table]
+) -> None:
+    reader = Reader(lake_path)
+    versions = {table.path: reader.version(table) for table in written}
+    common = {
+        "step": step,
+        "run": run,
+        "recorded_at": records.now(),
+        "table_versions": json.dumps(versions) if versions else None,
+    }
+    records.append(lake_path, PROGRESS, [{**common, "bronze_run": one} for one in bronze_runs])
+
+
+def gone_back(reader: Reader) -> list[Table]:
+    """The tables that are older than what has been noted of them: brought back from a backup, without the rest."""
+    noted = reader.rows(
+        "select table_versions from monitoring.progress where table_versions is not null "
+        "qualify row_number() over (partition by step order by recorded_at desc) = 1 order by recorded_at"
     )
+    versions = dict(chain.from_iterable(json.loads(row["table_versions"]).items() for row in noted))
+    return [
+        table
+        for table in chain.from_iterable(WRITTEN_BY.values())
+        if (reader.version(table) or 0) < (versions.get(table.path) or 0)
+    ]
 
 
 def purchases_in(

@@ -33,12 +33,6 @@ BESIDE = "_rebuild"
 DAMAGED = "_damaged"
 """Folder in the lake for what can't be read and is replaced: kept for a person to look at."""
 
-SILVER = (
-    *(event.versions for event in EVENT_TABLES),
-    *(event.latest for event in EVENT_TABLES),
-    QUARANTINE,
-)
-
 
 @dataclass(frozen=True)
 class Rebuilt:
@@ -80,10 +74,10 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
     with show("from bronze"):
         _build(lake, beside, to_silver)
     with show("compare"):
-        tables = [_compared(lake, beside, table) for table in SILVER]
+        tables = [_compared(lake, beside, table) for table in progress.WRITTEN_BY[progress.SILVER]]
     progress.note_rebuild(lake.path, run, progress.BEGUN)
     with show("swap in"):
-        for table, found in zip(SILVER, tables, strict=True):
+        for table, found in zip(progress.WRITTEN_BY[progress.SILVER], tables, strict=True):
             if found["outcome"] != "as before":
                 _set_aside_unless_open(lake.path, table, run)
                 lake.swap_in(table, beside.read(table))

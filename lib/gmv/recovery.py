@@ -29,7 +29,7 @@ def finish_killed_run(lake_path: Path) -> None:
     """Write what a killed run left unwritten beside its commits; call it with the lock held.
 
     Raises:
-        GmvError: when tables are damaged, or a rebuild was killed while it swapped them.
+        GmvError: when tables are damaged or do not fit together, or a rebuild was killed while it swapped them.
     """
     _require_whole(lake_path)
     bronze.finish_killed_run(lake_path)
@@ -53,4 +53,10 @@ def _require_whole(lake_path: Path) -> None:
         raise GmvError(
             f"The lake lacks {', '.join(table.path for table in missing)}, though runs have written that. "
             f"Nothing was changed; {remedy(missing[0])}."
+        )
+    if older := progress.gone_back(reader):
+        raise GmvError(
+            f"{', '.join(table.path for table in older)}: older than monitoring/progress, which tells of later bronze "
+            "runs in it. Nothing was changed; bring back from the backup what is of the same moment, or let "
+            "`gmv rebuild` make up for what it lacks."
         )

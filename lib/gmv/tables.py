@@ -276,6 +276,7 @@ PROGRESS = Table(
         Column("bronze_run", "string"),
         Column("run", "string"),
         Column("recorded_at", "timestamp_ntz"),  # UTC
+        Column("table_versions", "string"),  # JSON: of the step's tables, that have taken it in
     ),
 )
 PARTITION_STATS = Table(
