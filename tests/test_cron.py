@@ -66,6 +66,18 @@ def test_a_run_that_was_killed_is_tried_again_but_not_what_would_end_the_same(tm
     assert (told.returncode == 0) is bool(said)
 
 
+def test_a_command_in_a_folder_with_a_space_is_quoted_and_may_have_words_before_it(tmp_path):
+    command = tmp_path / "my gmv" / "gmv"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\necho "$*" >> "{tmp_path}/told"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "GMV_COMMAND": f"nice -n 1 '{command}'", "GMV_LOG": f"{tmp_path}/log"}
+    _, look = cron_commands()
+    for line in ([SCRIPT, "2023-02-24"], ["/bin/sh", "-c", look]):
+        subprocess.run(line, env=environment, check=True, timeout=60)
+    assert (tmp_path / "told").read_text() == "run --as-of-date 2023-02-24\nstatus\n"
+
+
 def test_wrong_use_is_not_tried_again(deployment):
     deployment.environment["GMV_SPARK_CORES"] = "none"
     run = deployment.start(SCRIPT)
