@@ -430,6 +430,18 @@ def test_a_store_that_honours_conditions_is_told_from_one_that_does_not(place, m
     assert unfit == {"Lake": "s3://nowhere/lake: there is no such bucket. Make it, or name another."}
 
 
+def test_doctor_only_looks_at_the_lease_so_that_no_run_is_refused(place, monkeypatch):
+    def lock_of(lake) -> doctor.Finding:
+        return next(found for found in doctor.examine(lake, place, place) if found.what == "Lock")
+
+    held = lease.acquire(place, "run one")
+    assert not lock_of(place).fit and "being written by run one" in lock_of(place).found
+    held.release()
+    monkeypatch.setattr(lease, "acquire", None)
+    assert lock_of(place).fit
+    assert "can't write below a folder with #" in lock_of(place.with_name("a#b")).found
+
+
 def test_a_day_that_is_published_again_leaves_with_its_old_object(place):
     day = dt.date(2023, 2, 8)
     for amount in ("1.00", "2.00"):

@@ -120,7 +120,11 @@ def _disk(lake: Path) -> str:
 
 
 def _lock(lake: Path) -> str:
-    if not location.is_remote(lake) and not lake.exists():
+    if location.is_remote(lake):
+        lock.require_fit(lake)
+        lock.ensure_free(lake)  # to hold the lease, if only for a moment, would refuse a run that begins
+        return "free"
+    if not lake.exists():
         return "free"
     try:
         lock.acquire(lake, "gmv doctor").release()

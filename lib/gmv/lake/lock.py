@@ -91,10 +91,7 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
         UsageError: no table can be written below a folder of that name, or it is none.
         GmvError: it can't be made or written.
     """
-    unfit = sorted(set((_UNFIT_IN_A_URI if location.is_remote(lake) else _UNFIT).findall(str(lake))))
-    if unfit:
-        named = " ".join(part if part.isprintable() else repr(part) for part in unfit)
-        raise UsageError(f"The lake {lake}: delta-rs can't write below a folder with {named} in its name.")
+    require_fit(lake)
     folder = location.local_twin(lake)
     path = folder / LOCK_FILE
     if _is_inherited(path):
@@ -133,6 +130,18 @@ def acquire(lake: Path, holder: str, wait_seconds: float = 0) -> Lock:
     except BaseException:
         Lock(fd).release()
         raise
+
+
+def require_fit(lake: Path) -> None:
+    """Return if tables can be written below a folder of that name.
+
+    Raises:
+        UsageError: naming what is unfit in it.
+    """
+    unfit = sorted(set((_UNFIT_IN_A_URI if location.is_remote(lake) else _UNFIT).findall(str(lake))))
+    if unfit:
+        named = " ".join(part if part.isprintable() else repr(part) for part in unfit)
+        raise UsageError(f"The lake {lake}: delta-rs can't write below a folder with {named} in its name.")
 
 
 def ensure_free(lake: Path) -> None:
