@@ -521,6 +521,18 @@ def test_hostile_names_are_drawn_as_text() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["<script>alert('$x^$')</script>", "_x"]
 
 
+@pytest.mark.parametrize("name", ["MARKETPLACE HOLDING NO. {}", "Comércio Internacional {} Ltda.", "{:W>40}"])
+def test_long_names_stay_apart_inside_of_the_picture_and_leave_the_bars_their_room(name: str) -> None:
+    rows = [("2023-02-08", name.format(number), "1.00") for number in range(6)]
+    picture = figures.daily_gmv(daily(*rows))
+    for figure in (picture.wide, picture.narrow):
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        assert legend.get_window_extent().x1 <= figure.bbox.x1
+        assert figure.axes[0].get_window_extent().height > 2.5 * figure.dpi
+        assert len({text.get_text() for text in legend.get_texts()}) == 6
+
+
 def test_row_counts_have_a_panel_for_each_layer(sample: Path) -> None:
     picture = figures.partition_rows(data.partition_rows(Reader(sample)))
     assert [axes.get_title(loc="left") for axes in picture.wide.axes] == [

@@ -9,7 +9,7 @@ import base64
 import datetime as dt
 import io
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import cycle
@@ -77,7 +77,6 @@ class Size:
 
     width: float
     name_length: int
-    legend_columns: int
     most_dates: int
 
     @property
@@ -85,8 +84,8 @@ class Size:
         return self.width < 6
 
 
-WIDE = Size(width=9.6, name_length=32, legend_columns=4, most_dates=12)
-NARROW = Size(width=3.9, name_length=16, legend_columns=2, most_dates=5)
+WIDE = Size(width=9.6, name_length=32, most_dates=12)
+NARROW = Size(width=3.9, name_length=24, most_dates=5)
 
 
 class Picture:
@@ -158,7 +157,7 @@ def daily_gmv(
     total = totals.sum()
 
     def draw(size: Size) -> Figure:
-        figure = Figure(figsize=(size.width, 4.6), dpi=_DOTS_PER_INCH)
+        figure = Figure(figsize=(size.width, 4.3), dpi=_DOTS_PER_INCH)
         axes = figure.subplots()
         unit, in_words = _unit(totals.max())
         below = pd.Series(0.0, index=totals.index)
@@ -184,7 +183,7 @@ def daily_gmv(
         _dates(axes, size, days)
         shapes = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
         handles = [*axes.containers, *shapes, *axes.get_lines(), *_shades(axes)]
-        figure.legend(handles=handles, loc="outside lower left", ncols=size.legend_columns)
+        _legend(figure, handles)
         return figure
 
     highest_day, highest = totals.sort_values(ascending=False, kind="stable").reset_index().iloc[0]
@@ -271,7 +270,7 @@ def durations(frame: pd.DataFrame) -> Picture:
     labels = [f"{at.day} {at:%b %H:%M}" for at in timed["started_at"]]
 
     def draw(size: Size) -> Figure:
-        figure = Figure(figsize=(size.width, 1.4 + 0.26 * len(timed)), dpi=_DOTS_PER_INCH)
+        figure = Figure(figsize=(size.width, 1.1 + 0.26 * len(timed)), dpi=_DOTS_PER_INCH)
         axes = figure.subplots()
         left = [0.0] * len(timed)
         for step, colour in zip(steps, cycle(_PALETTE), strict=False):
@@ -286,7 +285,7 @@ def durations(frame: pd.DataFrame) -> Picture:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         figure.suptitle("Seconds per run and step", x=0.01, ha="left", weight="bold", size=12)
-        figure.legend(loc="outside lower left", ncols=size.legend_columns)
+        _legend(figure, axes.containers)
         return figure
 
     newest = timed.iloc[-1]
@@ -441,6 +440,17 @@ def _thousands(axes: Axes, whole: bool = False) -> None:
     axes.set_ylim(0, ticks[-1])
 
 
+def _legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """A legend below the figure, which grows by it, in as many columns as have room for its names."""
+    for columns in (4, 3, 2, 1):
+        legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns)
+        shown = legend.get_window_extent()
+        if shown.x1 <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + shown.height / figure.dpi)
+
+
 def _dates(axes: Axes, size: Size, days: pd.DatetimeIndex) -> None:
     """The whole span of days, with the year under the first date and wherever it changes."""
     margin = 0.6 if len(days) > 2 else 1.5
@@ -472,8 +482,10 @@ def _spaced_months(days: pd.DatetimeIndex, most: int) -> list[pd.Timestamp]:
 
 
 def _shortened(name: str, length: int) -> str:
+    """A name without its middle where it is too long: many differ at their end."""
     plain = " ".join(name.split())
-    return plain if len(plain) <= length else plain[: length - 1] + "…"
+    end = length // 3
+    return plain if len(plain) <= length else f"{plain[: length - 1 - end]}…{plain[-end:]}"
 
 
 def _span(days: pd.DatetimeIndex) -> str:
