@@ -27,14 +27,14 @@ def broken(reader: Reader, today: dt.date) -> pd.DataFrame:
     """What is late or broken now: failed runs, blocked publication, stale data.
 
     Returns:
-        attention, why, what_to_do: text.
+        attention (what happened, and why), what_to_do: text.
     """
     rows = [
-        (problem.what, problem.why, problem.advice)
+        (f"{problem.what} {problem.why}", problem.advice)
         for problem in problems.open_problems(reader, today)
         if problem.is_broken
     ]
-    return pd.DataFrame(rows, columns=["attention", "why", "what_to_do"])
+    return pd.DataFrame(rows, columns=["attention", "what_to_do"])
 
 
 def finality_frame(final: Sequence[Finality]) -> pd.DataFrame:
