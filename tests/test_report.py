@@ -31,6 +31,7 @@ from gmv.publication import Window
 from gmv.report import data, figures, headline, health, page, show
 from gmv.run import runner
 from gmv.settings import PROJECT
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from small_lake import at, day, rows_of
@@ -623,9 +624,25 @@ def test_the_sample_gives_one_file_that_needs_nothing_else(sample: Path, tmp_pat
     assert not re.search(r"https?://|//cdn|@import|url\(", html)
     assert len(elements.all("img")) == 3
     assert all(len(image["alt"] or "") > 40 for image in elements.all("img"))
+    assert elements.all("th") and all(header["scope"] == "col" for header in elements.all("th"))
     assert "554.50" in html and "778.55" in html and "505.50" in html
     assert "Nothing was restated" in html
     assert "notebook.start" not in html and "In [" not in html
+
+
+def test_all_text_is_dark_enough_on_white() -> None:
+    """By the rule of WCAG AA: a contrast of 4.5."""
+    css = (Path(page.__file__).parent / "template" / "page.css").read_text()
+    of_the_page = re.findall(r"(?<![-\w])color: *(#\w+)", css)
+    of_figures = [value for name, value in figures._STYLE.items() if re.search("text|label|tick", name)]
+    colours = [colour for colour in [*of_the_page, *of_figures] if str(colour).startswith("#")]
+    assert len(of_the_page) > 3 and len(colours) > len(of_the_page)
+    for colour in colours:
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)
+        ]
+        light = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+        assert 1.05 / (light + 0.05) >= 4.5, colour
 
 
 def test_hostile_names_are_text_on_the_page(tmp_path: Path) -> None:
