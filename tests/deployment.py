@@ -94,6 +94,7 @@ class Deployment:
             "GMV_LANDING": str(self.landing),
             "GMV_RUNS_DIR": str(self.runs_dir),
             "GMV_RETRY_SECONDS": "1",
+            "GMV_REPORT_LINK": "https://files.example.com/gmv/runs/",
             **more,
         }
 
@@ -160,6 +161,10 @@ class Deployment:
         assert changed == [["2023-02-18"], ["2023-02-08", "2023-02-23"]]
         assert self.published() == EXPECTED
         assert receiver.titles()[:2] == ["GMV: failed run", "GMV: resolved: failed run"]
+
+    def last_report(self) -> str:
+        """The link to the newest run's report, as people in the orchestrator's pages can follow it."""
+        return f"https://files.example.com/gmv/runs/{self.runs()[-1]['run']}/report.html"
 
     def runs(self) -> list[dict]:
         """The records of the runs that did something, oldest first."""

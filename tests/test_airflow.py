@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from pathlib import Path
 
 import pytest
 from deployment import EXPECTED, WINDOW, Deployment, environment_of
@@ -40,7 +42,14 @@ def _variables(home):
     }
 
 
-def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(deployment, receiver):
+def event_of_daily_gmv(home: Path) -> dict:
+    """What Airflow shows with the newest event of the asset."""
+    with sqlite3.connect(home / "airflow.db") as database:
+        (extra,) = database.execute("select extra from asset_event order by id desc limit 1").fetchone()
+    return json.loads(extra)
+
+
+def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(deployment, home, receiver):
     deployment.let_sample_arrive()
     deployment.break_lake()
     deployment.tell(receiver)
@@ -61,6 +70,12 @@ def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(
         said = run.end()
         assert run.popen.returncode == 0, said[-3000:]
     deployment.assert_backfill_failed_then_published_and_tick_published_the_rest(receiver)
+
+    shown = event_of_daily_gmv(home)
+    assert shown["headline"] == "GMV of 2023-02-23: 505.50 (+505.50 to the day before)"
+    assert (shown["run"], shown["report"]) == (deployment.runs()[-1]["run"], deployment.last_report())
+    assert shown["rows"]["gold/daily_gmv 2023-02-23"] == 1
+    assert {"day_drop", "ledger_equals_silver"} <= {check["check"] for check in shown["checks"]}
 
 
 def test_a_refused_backfill_of_three_days_is_red_in_a_task_of_its_own_and_not_tried_again(

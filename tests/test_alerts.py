@@ -337,6 +337,15 @@ def test_mail_says_where_the_report_is_and_has_it_attached(lake, tmp_path, monke
     assert attached.get_filename() == "report.html" and b"the report" in attached.get_payload(decode=True)
 
 
+def test_a_message_has_the_link_under_which_people_find_the_report(lake, slack, monkeypatch, tmp_path):
+    monkeypatch.setenv("GMV_REPORT_LINK", "https://files.example.com/gmv/runs/")
+    settings.cache_clear()
+    end_run(lake, "r02", "failed", "boom")
+    alerts.after_run(lake, "r02", TODAY, tmp_path / "runs" / "r02" / "report.html")
+    ((_, message),) = slack.got
+    assert "Report: https://files.example.com/gmv/runs/r02/report.html" in json.dumps(message)
+
+
 # --- Secrets, and the command -----------------------------------------------------------------------------
 
 

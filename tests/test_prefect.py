@@ -50,8 +50,7 @@ def test_a_backfill_that_fails_is_tried_again_while_the_tick_waits_for_its_turn(
     deployment.assert_backfill_failed_then_published_and_tick_published_the_rest(receiver)
 
     assert "# GMV of 2023-02-23: 505.50 (+505.50 to the day before)" in result["artifacts"]["gmv-daily"]
-    report = deployment.runs()[-1]["report"]
-    assert Path(report).as_uri() in result["artifacts"]["gmv-report"]
+    assert deployment.last_report() in result["artifacts"]["gmv-report"]
 
 
 def test_a_refused_backfill_of_three_days_ends_in_a_state_of_its_own_and_is_not_tried_again(

@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         SecretStr(""), description="Where alerts go: addresses of apprise, with spaces or commas between them"
     )
     report_link: str | None = Field(
-        None, description="Where people find the runs folder, for the link in an alert"
+        None, description="Where people find the runs folder, for the link to a report"
     )
     spark_memory_mib: int = Field(
         default_factory=_half_of_memory_up_to_4_gib,

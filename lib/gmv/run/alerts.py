@@ -26,6 +26,7 @@ from gmv.lake import records
 from gmv.lake.location import local_twin
 from gmv.lake.reader import Reader
 from gmv.problems import ANOMALY, BLOCKED, FAILED_RUN, RESTATEMENT, STALE, open_problems
+from gmv.run.record import link_to
 from gmv.settings import settings
 from gmv.tables import ALERTS
 
@@ -103,7 +104,8 @@ def after_run(lake: Path, run: str, today: dt.date, report: Path | None) -> None
     records.append(lake, ALERTS, news)
     outcomes = []
     for message, to in _untold([*past, *news], addresses()):
-        failure = send(to, message.title, _with_link(message.text, run, report), message.event, report)
+        text = f"{message.text}\n\nReport: {link_to(report)}" if report else message.text
+        failure = send(to, message.title, text, message.event, report)
         outcomes.append(
             {
                 "problem": message.problem,
@@ -171,13 +173,6 @@ def _untold(rows: Sequence[dict[str, Any]], to: Sequence[Address]) -> Iterator[t
             is_noteworthy = row["event"] == RAISED or is_over
             if known != row["event"] and is_noteworthy:
                 yield Message(key, row["kind"], row["event"], row["message"]), address
-
-
-def _with_link(text: str, run: str, report: Path | None) -> str:
-    link = (settings().report_link or "").rstrip("/")
-    if report and link:
-        return f"{text}\n\nReport: {link}/{run}/report.html"
-    return f"{text}\n\nReport: {report}" if report else text
 
 
 def test_message() -> list[tuple[Address, str]]:

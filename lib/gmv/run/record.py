@@ -20,6 +20,7 @@ from gmv.lake.lock import Lock
 from gmv.lake.reader import Reader
 from gmv.publication import Window
 from gmv.run import signals
+from gmv.settings import settings
 from gmv.tables import RUNS, TABLES
 
 
@@ -152,7 +153,7 @@ class Record:
             "outcome": self.outcome,
             "message": self.message,
             "folder": self.place if has_folder else None,
-            "report": self.place / report.name if report.exists() else None,
+            "report": link_to(self.place / report.name) if report.exists() else None,
             "started_at": self.started_at,
             "ended_at": self.ended_at,
             "parameters": self.parameters,
@@ -198,6 +199,12 @@ class Record:
                 }
             ],
         )
+
+
+def link_to(report: Path) -> str:
+    """Where people find a run's report: as GMV_REPORT_LINK leads to it; without that, its place."""
+    runs_dir = (settings().report_link or "").rstrip("/")
+    return f"{runs_dir}/{report.parent.name}/{report.name}" if runs_dir else str(report)
 
 
 def is_lost(lake: Path, error: Exception) -> bool:
