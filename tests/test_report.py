@@ -1117,12 +1117,31 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: the page's layout is not looked at")
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_fits_its_width_in_a_browser_that_reaches_nobody(sample, tmp_path, width) -> None:
+def test_the_page_fits_its_width_and_is_printed_whole_by_a_browser_that_reaches_nobody(
+    sample, tmp_path, width
+) -> None:
     """A page that is wider than its window would scroll sideways."""
     html = report_of(sample, tmp_path, run_id="20230301T060000-0001")
     root = "document.documentElement"
     wide, shown = measured(html, tmp_path, width, f"{root}.scrollWidth", f"{root}.clientWidth")
     assert wide <= shown and shown > width - 30
+    assert printed_pages(tmp_path / "report.html", width) <= 6
+
+
+def printed_pages(page: Path, width: int) -> int:
+    """How many pages a browser prints whose window has this width."""
+    printed = page.with_suffix(".pdf")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    subprocess.run(
+        [
+            *(str(CHROMIUM), *options, f"--window-size={width},900", f"--print-to-pdf={printed}"),
+            *(f"--user-data-dir={page.parent / 'browser'}", f"file://{page}"),
+        ],
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    return len(re.findall(rb"/Type /Page\b", printed.read_bytes()))
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: the page's layout is not looked at")
