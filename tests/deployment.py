@@ -114,6 +114,19 @@ class Deployment:
         """Alerts go there."""
         self.environment["GMV_ALERT_URLS"] = f"json://127.0.0.1:{receiver.port}"
 
+    def let_runs_be_wrong_use(self) -> None:
+        """Instead of gmv there is a command that ends as after a wrong option; `times_run` counts."""
+        command = self.folder / "gmv"
+        command.write_text(
+            f'#!/bin/sh\necho run >> {self.folder}/runs.txt\necho "gmv: no such day" >&2\nexit 2\n'
+        )
+        command.chmod(0o755)
+        self.environment["GMV_COMMAND"] = str(command)
+
+    def times_run(self) -> int:
+        """How often that command was started."""
+        return len((self.folder / "runs.txt").read_text().splitlines())
+
     def write_refused_lake(self) -> None:
         """A lake that holds the sample, with a price a cent too high in silver, on 18 February."""
         self.landing.mkdir()

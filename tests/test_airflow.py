@@ -101,3 +101,10 @@ def test_a_refused_backfill_of_three_days_is_red_in_a_task_of_its_own_and_not_tr
     )
     rows = json.loads(re.search(r"\[\{.*\}\]", states.end(), re.DOTALL)[0])
     assert {row["task_id"]: row["state"] for row in rows} == {"run": "success", "published": "failed"}
+
+
+def test_wrong_use_is_not_tried_again(deployment):
+    deployment.let_runs_be_wrong_use()
+    said = deployment.start(AIRFLOW / "airflow", "dags", "test", "gmv_daily", "2023-02-26T06:00").end()
+    assert "AirflowFailException: no such day" in said
+    assert deployment.times_run() == 1

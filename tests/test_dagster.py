@@ -70,3 +70,10 @@ def test_a_refused_backfill_of_three_days_fails_its_check_and_is_not_tried_again
     assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before
     assert receiver.titles() == ["GMV: blocked publication"]
+
+
+def test_wrong_use_is_not_tried_again(deployment):
+    deployment.let_runs_be_wrong_use()
+    result = told(deployment.start(DAGSTER / "python", DRIVER, "tick", "2023-02-24T06:00").end())
+    assert "gmv ended with 2: no such day" in result["failure"][0]
+    assert deployment.times_run() == 1

@@ -66,3 +66,10 @@ def test_a_refused_backfill_of_three_days_ends_in_a_state_of_its_own_and_is_not_
     assert record["window"] == WINDOW
     assert deployment.published() == EXPECTED  # as before
     assert receiver.titles() == ["GMV: blocked publication"]
+
+
+def test_wrong_use_is_not_tried_again(deployment):
+    deployment.let_runs_be_wrong_use()
+    result = told(deployment.start(PREFECT / "python", DRIVER, "2023-02-24T06:00", "{}").end())
+    assert "gmv ended with 2: no such day" in result["state"][2]
+    assert deployment.times_run() == 1
