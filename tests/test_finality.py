@@ -112,7 +112,19 @@ def test_a_closed_day_that_differs_is_pending_with_what_comes(tmp_path: Path) ->
     small_lake.write(tmp_path, tables.GMV_LEDGER, [{**posting, "cause": "event", "ledger_seq": 2}])
     found = states(tmp_path, "2024-01-01")["2023-06-01"]
     assert (found.state, found.gmv + 7, found.coming) == ("pending", found.coming, found.coming)
-    assert found.evidence.endswith("a run without a window publishes it.")
+    assert found.evidence == "Published and ledger differ: a run without a window publishes it."
+
+
+def test_a_pending_day_whose_sum_stays_is_said_to_differ_in_subsidiaries_alone(tmp_path: Path) -> None:
+    lake_of(tmp_path, 250)
+    posting = {"purchase_id": "p0", "transaction_date": day("2023-12-31"), "known_on": day("2023-12-31")}
+    posting |= {"reason": "moved_subsidiary", "cause": "event", "ledger_seq": 2}
+    for subsidiary, sign in (("nac", -1), ("int", 1)):
+        moved = {"subsidiary": subsidiary, "amount": sign * Decimal("100.00"), "purchases": sign}
+        small_lake.write(tmp_path, tables.GMV_LEDGER, [{**posting, **moved}])
+    found = states(tmp_path, "2024-01-01")["2023-12-31"]
+    assert (found.state, found.gmv, found.coming) == ("pending", Decimal("100.00"), Decimal("100.00"))
+    assert found.evidence.startswith("Published and ledger differ in subsidiaries alone: a run without")
 
 
 def test_a_pending_day_of_closed_books_is_said_to_wait_for_its_window(tmp_path: Path, monkeypatch) -> None:

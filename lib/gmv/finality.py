@@ -218,7 +218,8 @@ def _judged(
             if closed and day <= closed
             else "a run without a window publishes it."
         )
-        return Finality(day, PENDING, gmv, coming, None, None, f"Published and ledger differ: {publishing}")
+        differ = "Published and ledger differ" + (" in subsidiaries alone" if coming == gmv else "")
+        return Finality(day, PENDING, gmv, coming, None, None, f"{differ}: {publishing}")
     waits_for = [table for table, reaches in newest.items() if reaches is None or reaches <= day]
     age, horizon = history.age(day), history.horizon
     interval = history.interval(age)
