@@ -169,6 +169,12 @@ def test_a_published_day_that_cannot_be_read_is_damage_by_name(tmp_path):
             look(Reader(tmp_path))
 
 
+def test_a_question_that_lacks_a_value_is_no_fault_of_the_lake(tmp_path):
+    publish(tmp_path, {1: "1.00"})
+    with pytest.raises(duckdb.InvalidInputException, match="not provided for the following parameters: day"):
+        Reader(tmp_path).rows("from gold.daily_gmv where transaction_date = $day")
+
+
 def bring(lake, *moments):
     """One more file of silver/purchase."""
     rows = [

@@ -285,6 +285,8 @@ class Reader:
                 raise
             for table in tables:
                 self.check(table)
+            if isinstance(error, duckdb.InvalidInputException):  # not of the files, then: of the question
+                raise
             raise GmvError(f"The lake {self.lake} can't be read: {_first_line(error)}") from error
 
     def check(self, table: Table) -> int:
