@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,11 @@ from command import own_environment
 from gmv.cli import app
 from gmv.settings import PROJECT, Settings
 from gmv.tables import TABLES, Table
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 README = PROJECT / "README.md"
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 PAGES = [README, *sorted((PROJECT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
 TARGETS = set(re.findall(r"^([a-z0-9-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
@@ -123,6 +127,22 @@ def documented_tables(text: str) -> dict[str, list[tuple[str, str]]]:
     }
 
 
+def unfit(project: dict, lock: str, extras: list[str]) -> list[str]:
+    """What a pyproject.toml asks for that a lock file lacks, or has in a version that is not accepted."""
+    asked = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    asked += [one for extra in extras for one in project["project"]["optional-dependencies"][extra]]
+    locked: dict[str, list[str]] = {}  # several versions, where they differ by Python or system
+    for name, version in re.findall(r"^([\w.-]+)(?:\[[^]]*\])?==(\S+)", lock, re.MULTILINE):
+        locked.setdefault(name, []).append(version)
+    found = [(one, Requirement(one)) for one in asked]
+    return [
+        one
+        for one, needed in found
+        if not (versions := locked.get(needed.name.lower()))
+        or not all(needed.specifier.contains(version) for version in versions)
+    ]
+
+
 def declared(table: Table) -> list[tuple[str, str]]:
     return [(column.name, column.type) for column in table.columns]
 
@@ -191,12 +211,24 @@ def test_readme_names_every_file_that_its_tree_shows():
     assert missing == []
 
 
-def test_conda_gives_versions_that_the_project_accepts():
+@pytest.mark.parametrize(("lock", "extras"), [("requirements.lock", []), ("requirements-s3.lock", ["s3"])])
+def test_locked_packages_are_of_versions_that_the_project_accepts(lock, extras):
+    assert unfit(PYPROJECT, (PROJECT / lock).read_text(), extras) == []
+
+
+def test_a_locked_version_that_the_project_does_not_accept_is_found():
+    project = {
+        "project": {"dependencies": ["a>=1,<2", "B[x]==3.0"], "optional-dependencies": {"s3": ["c"]}},
+        "dependency-groups": {"dev": ["d>=1"]},
+    }
+    assert unfit(project, "a==1.5 \\\nb==3.0\nd==1\n", []) == []
+    assert unfit(project, "a==2.0 \\\na==1.5\nd==1\n", ["s3"]) == ["a>=1,<2", "B[x]==3.0", "c"]
+
+
+def test_conda_gives_the_locked_packages_and_a_python_that_the_project_accepts():
     environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
-    packages = dict(
-        one.split("=") for one in environment["dependencies"] if isinstance(one, str) and "=" in one
-    )
-    assert packages == {"python": "3.11"}
+    (python,) = [one for one in environment["dependencies"] if str(one).startswith("python")]
+    assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(python.removeprefix("python="))
     assert {"pip": ["-r requirements.lock"]} in environment["dependencies"]
 
 
