@@ -194,21 +194,29 @@ def plan_tables(plan: Plan) -> Iterator[RenderableType]:
     if waiting := [change for change in plan.changes if change.is_waiting]:
         numbers.add_row("", "", "", f"{_sum(waiting):+,.2f}", "not published by this run")
     yield numbers
-    yield from meanwhile(plan.meanwhile, "the next run without a window")
+    yield from until_published(plan.days, plan.meanwhile)
 
 
-def meanwhile(amounts: Mapping[str, str], repairing: str) -> Iterator[str]:
-    """How much money counts twice or nowhere until pending days are published, and what puts that right.
+def until_published(days: Mapping[str, str], amounts: Mapping[str, str]) -> Iterator[str]:
+    """Which pending days wait in closed books, and which runs put right what counts twice or nowhere until then.
 
     Args:
+        days: the result of each planned day.
         amounts: what `publication.counted_meanwhile` found.
-        repairing: the run that does.
     """
+    pending = [dt.date.fromisoformat(day) for day, result in days.items() if result == "pending"]
+    closed_until = settings().closed_until
+    runs = []
+    if waiting := closed_books(pending, closed_until):
+        yield waiting
+        runs.append("that window")
+    if not closed_until or any(day > closed_until for day in pending):
+        runs.append("the next run without a window")
     for how, amount in amounts.items():
         if Decimal(amount):
             yield (
                 f"Until the pending days are published, {Decimal(amount):,.2f} of purchases that moved day "
-                f"count {how}; {repairing} puts that right."
+                f"count {how}; {' and '.join(runs)} {'put' if runs[1:] else 'puts'} that right."
             )
 
 
@@ -459,11 +467,7 @@ def run_ended(record: Record, runs_dir: Path, accepting: str = "") -> Iterator[s
         span = days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
         yield f"{len(days):5} day(s) {result:<12} {span}"
     yield _changed_numbers(gold["changes"])
-    pending = map(dt.date.fromisoformat, by_result.get("pending", []))
-    waiting = closed_books(pending, settings().closed_until)
-    if waiting:
-        yield waiting
-    yield from meanwhile(gold["meanwhile"], "that window" if waiting else "the next run without a window")
+    yield from until_published(gold["days"], gold["meanwhile"])
     yield from _failed_checks(gold["checks"])
     if accepting:
         yield _accepted(record, accepting)
