@@ -166,26 +166,6 @@ def test_a_plan_tells_what_a_retraction_takes_out_and_what_would_count_twice(lak
     ]
 
 
-@pytest.mark.parametrize(
-    ("closed_until", "repairing"),
-    [
-        ("", "the next run without a window puts that right."),
-        ("2023-01-09", "the next run without a window puts that right."),
-        ("2023-01-10", "that window and the next run without a window put that right."),
-        ("2023-01-12", "that window puts that right."),
-    ],
-)
-def test_what_counts_twice_is_put_right_by_runs_that_publish_the_pending_days(
-    monkeypatch, closed_until, repairing
-):
-    monkeypatch.setenv("GMV_CLOSED_UNTIL", closed_until)
-    settings.cache_clear()
-    days = {"2023-01-09": "published", "2023-01-10": "pending", "2023-01-12": "pending"}
-    *waiting, twice = tell.until_published(days, {"twice": "80.00", "nowhere": "0.00"})
-    assert twice.endswith(f", 80.00 of purchases that moved day count twice; {repairing}")
-    assert bool(waiting) == repairing.startswith("that window")
-
-
 def test_a_plan_tells_that_checks_would_refuse(lake):
     lake.arrive("a", "purchase 01-10T08:00 1 paid\nitem 01-10T08:00 1 1 100.00")
     lake.run(as_of_date="2023-02-10")
