@@ -494,9 +494,9 @@ def _failed_checks(results: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for check, of_check in itertools.groupby(results, key=lambda result: result["check"]):
         failed = [result for result in of_check if not result["passed"]]
         if failed:
+            named = next((result for result in failed if not result["accepted"]), failed[0])
             more = f" (and {len(failed) - 1} more: gmv show check_results)" if len(failed) > 1 else ""
-            accepted = "accepted" if all(result["accepted"] for result in failed) else "warning"
-            yield f"{accepted:<8} {check}: {failed[0]['message']}{more}"
+            yield f"{'accepted' if named['accepted'] else 'warning':<8} {check}: {named['message']}{more}"
 
 
 def _accepted(record: Record, check: str) -> str:
