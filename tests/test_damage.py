@@ -14,7 +14,7 @@ from command import GMV
 from gmv import progress, publication, recovery
 from gmv.errors import GmvError
 from gmv.lake.reader import Damaged, Reader
-from gmv.tables import PRODUCT_ITEM, PURCHASE
+from gmv.tables import GMV_LEDGER, PRODUCT_ITEM, PURCHASE, SILVER
 
 HEADER = ",".join(PURCHASE.column_names) + "\n"
 ROW = "2023-02-03 00:00:00,2023-02-03,56,1223,3,2023-01-14,,619\n"
@@ -75,6 +75,20 @@ def test_a_damaged_commit_is_named_with_what_to_do(lake):
     shown = gmv("show", "daily_gmv", "--lake", str(lake))
     assert shown.returncode == 1
     assert "gold/daily_gmv can't be read" in shown.stderr and "gmv rebuild" in shown.stderr
+
+
+@pytest.mark.parametrize("table", [*SILVER, GMV_LEDGER], ids=lambda table: table.name)
+def test_no_run_goes_on_from_a_commit_that_a_loss_of_power_left_empty(lake, table):
+    small_lake.write(lake, table, [{}])
+    small_lake.write(lake, table, [{}])
+    recovery.finish_killed_run(lake)
+    commits = sorted((lake / table.path / "_delta_log").glob("*.json"))
+    commits[-1].write_text("")  # Delta takes the table to be as it was before
+    for look in (recovery.finish_killed_run, lambda lake: Reader(lake).check(table)):
+        with pytest.raises(
+            Damaged, match=f"{table.path} can't be read: .*{commits[-1].name} is empty.*gmv rebuild"
+        ):
+            look(lake)
 
 
 def test_damaged_records_are_to_be_brought_back_from_a_backup(lake):

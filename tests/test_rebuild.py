@@ -23,6 +23,7 @@ from gmv.tables import (
     GMV_LEDGER,
     PRODUCT_ITEM,
     PURCHASE,
+    PURCHASE_EXTRA_INFO,
     QUARANTINE,
     TABLES,
     Table,
@@ -185,6 +186,7 @@ def test_tables_that_are_missing_or_damaged_are_made_anew(used, spark):
     a_file_of(used.path / PRODUCT_ITEM.latest.path).write_bytes(b"PAR1 nothing PAR1")
     shutil.rmtree(used.path / PURCHASE.versions.path / "_delta_log")
     a_file_of(used.path / DAILY_GMV.path).unlink()
+    newest_commit(used.path / PURCHASE_EXTRA_INFO.versions.path).write_text("")
     with pytest.raises(GmvError, match=r"lacks silver/purchase_versions, silver/purchase, .*gmv rebuild"):
         used.run()
     done = rebuilt(used, spark)
@@ -195,8 +197,12 @@ def test_tables_that_are_missing_or_damaged_are_made_anew(used, spark):
         "silver/product_item",
         "silver/quarantine",
     }
-    (said,) = done.repaired
-    assert said.startswith("gold/daily_gmv was restored to what its history says was published, 3 rows")
+    assert [row["table"] for row in done.tables if row["outcome"] == "replaced"] == [
+        "silver/purchase_extra_info_versions"
+    ]
+    went_back, restored = done.repaired
+    assert went_back.startswith("silver/purchase_extra_info_versions went back to before its commit 1")
+    assert restored.startswith("gold/daily_gmv was restored to what its history says was published, 3 rows")
     assert contents(used) == whole
     assert done.posted["postings"] == 0
     assert verify(used.reader, TODAY).agrees
@@ -240,6 +246,10 @@ def test_a_rebuild_that_is_killed_after_it_gave_up_a_part_of_the_history_keeps_w
     rebuilt(used, spark)
     assert used.published() == published
     assert progress.unfinished_rebuilds(used.reader, progress.HISTORY_LOST) == []
+
+
+def newest_commit(folder: Path) -> Path:
+    return max(folder.glob("_delta_log/*.json"))
 
 
 def a_file_of(folder: Path) -> Path:
@@ -360,6 +370,38 @@ def test_a_ledger_that_lost_a_file_can_be_read_and_added_to(tmp_path, harm):
     small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": 2}])
     assert rebuild._repair(tmp_path, GMV_LEDGER, "r1") == []
     assert Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger") == [{"ledger_seq": 2}]
+
+
+def test_a_table_goes_back_to_before_its_empty_commits(tmp_path):
+    for seq in (1, 2, 3):
+        small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": seq}])
+    log = tmp_path / GMV_LEDGER.path / "_delta_log"
+    names = [f"{number:020}.json" for number in (1, 2)]
+    for name in names:
+        (log / name).write_text("")
+        (log / f".{name}.crc").write_text("Spark's checksum")
+    assert rebuild._without_empty_commits(tmp_path, GMV_LEDGER, "r1") == [
+        "gold/gmv_ledger went back to before its commit 2, which was empty",
+        "gold/gmv_ledger went back to before its commit 1, which was empty",
+    ]
+    assert Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger") == [{"ledger_seq": 1}]
+    assert progress.unfinished_rebuilds(Reader(tmp_path)) == ["r1"], "a kill here would leave the loss unseen"
+    kept = tmp_path / rebuild.DAMAGED / "r1" / f"{GMV_LEDGER.path}_log"
+    assert {file.name for file in kept.iterdir()} == {*names, *(f".{name}.crc" for name in names)}
+    assert {file.name for file in log.iterdir()} == {f"{0:020}.json"}
+    assert rebuild._without_empty_commits(tmp_path, GMV_LEDGER, "r1") == []
+
+
+def test_a_table_of_which_no_commit_is_left_is_set_aside_whole(tmp_path):
+    for seq in (1, 2):
+        small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": seq}])
+    first, second = sorted((tmp_path / GMV_LEDGER.path / "_delta_log").glob("*.json"))
+    first.write_text("{ this is no commit")
+    second.write_text("")
+    assert len(rebuild._without_empty_commits(tmp_path, GMV_LEDGER, "r1")) == 1
+    assert rebuild._repair(tmp_path, GMV_LEDGER, "r1") == [
+        "gold/gmv_ledger could not be opened and was set aside in _damaged/r1"
+    ]
 
 
 @pytest.mark.parametrize("harm", [shutil.rmtree, lose_a_file])

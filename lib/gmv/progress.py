@@ -8,20 +8,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from gmv import tables
 from gmv.lake import records
 from gmv.lake.reader import Reader
-from gmv.tables import EVENT_TABLES, GMV_LEDGER, PROGRESS, QUARANTINE, STRIPPED, Table
+from gmv.tables import EVENT_TABLES, GMV_LEDGER, PROGRESS, STRIPPED, Table
 
 SILVER, LEDGER = STEPS = ("silver", "ledger")
 BEGUN, DONE = "rebuild", "rebuilt"
-WRITTEN_BY = {
-    SILVER: (
-        *(event.versions for event in EVENT_TABLES),
-        *(event.latest for event in EVENT_TABLES),
-        QUARANTINE,
-    ),
-    LEDGER: (GMV_LEDGER,),
-}
+WRITTEN_BY = {SILVER: tables.SILVER, LEDGER: (GMV_LEDGER,)}
 """The tables that a step makes of bronze."""
 HISTORY_LOST = "history lost"
 

@@ -24,9 +24,18 @@ from gmv import ledger, monitoring, progress, publication, retraction, silver
 from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.lake.lake import Lake, Touched, at_the_same_time, in_force
-from gmv.lake.reader import Damaged, Reader, data_files
+from gmv.lake.reader import Damaged, Reader, data_files, empty_commit
 from gmv.progress import Unfinished
-from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, EVENT_TABLES, GMV_LEDGER, QUARANTINE, Table
+from gmv.tables import (
+    DAILY_GMV,
+    DAILY_GMV_HISTORY,
+    EVENT_TABLES,
+    GMV_LEDGER,
+    GOLD,
+    QUARANTINE,
+    SILVER,
+    Table,
+)
 
 BESIDE = "_rebuild"
 """Folder in the lake for the rebuilt tables, until they are swapped in."""
@@ -67,17 +76,18 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
         GmvError: when a table that records what happened can't be read and can't be repaired.
     """
     clean(lake.path)
-    lost = [*_repair(lake.path, GMV_LEDGER, run), *_repair(lake.path, DAILY_GMV_HISTORY, run)]
+    lost = [one for table in (*SILVER, *GOLD) for one in _without_empty_commits(lake.path, table, run)]
+    lost += [*_repair(lake.path, GMV_LEDGER, run), *_repair(lake.path, DAILY_GMV_HISTORY, run)]
     is_history_whole = not progress.unfinished_rebuilds(Reader(lake.path), progress.HISTORY_LOST)
     to_silver = progress.unfinished(Reader(lake.path), progress.SILVER)
     beside = Lake(lake.path / BESIDE / run, lake.spark)
     with show("from bronze"):
         _build(lake, beside, to_silver)
     with show("compare"):
-        tables = [_compared(lake, beside, table) for table in progress.WRITTEN_BY[progress.SILVER]]
+        tables = [_compared(lake, beside, table) for table in SILVER]
     progress.note_rebuild(lake.path, run, progress.BEGUN)
     with show("swap in"):
-        for table, found in zip(progress.WRITTEN_BY[progress.SILVER], tables, strict=True):
+        for table, found in zip(SILVER, tables, strict=True):
             if found["outcome"] != "as before":
                 _set_aside_unless_open(lake.path, table, run)
                 lake.swap_in(table, beside.read(table))
@@ -235,6 +245,17 @@ def _repair(lake_path: Path, table: Table, run: str) -> list[str]:
     return [
         f"{table.path} went on without {len(unreadable)} of its files ({', '.join(unreadable)}): {problem}"
     ]
+
+
+def _without_empty_commits(lake_path: Path, table: Table, run: str) -> list[str]:
+    """Let a table go back to before its newest commits, where these are empty."""
+    told = []
+    while empty := empty_commit(lake_path / table.path):
+        progress.note_rebuild(lake_path, run, progress.BEGUN)
+        for file in [*empty.parent.glob(f"*{empty.stem}.*crc"), empty]:  # Spark's checksums of it, too
+            _move(file, lake_path / DAMAGED / run / f"{table.path}_log" / file.name)
+        told.append(f"{table.path} went back to before its commit {int(empty.stem)}, which was empty")
+    return told
 
 
 def _set_aside_unless_open(lake_path: Path, table: Table, run: str) -> bool:

@@ -10,7 +10,7 @@ from gmv import bronze, progress, publication
 from gmv.errors import GmvError
 from gmv.lake import records
 from gmv.lake.reader import Reader, remedy
-from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER
+from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER, SILVER
 
 
 def follow_clock(lake_path: Path) -> None:
@@ -54,6 +54,8 @@ def _require_whole(lake_path: Path) -> None:
             f"The lake lacks {', '.join(table.path for table in missing)}, though runs have written that. "
             f"Nothing was changed; {remedy(missing[0])}."
         )
+    for table in (GMV_LEDGER, *SILVER):  # what other tables lost is seen, and written again, without this
+        reader.require_commit(table)
     if older := progress.gone_back(reader):
         raise GmvError(
             f"{', '.join(table.path for table in older)}: older than monitoring/progress, which tells of later bronze "

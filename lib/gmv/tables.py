@@ -406,15 +406,17 @@ ALERTS = Table(
     ),
 )
 
-TABLES: tuple[Table, ...] = (
-    *(event.bronze for event in EVENT_TABLES),
-    FILES,
+SILVER: tuple[Table, ...] = (
     *(event.versions for event in EVENT_TABLES),
     *(event.latest for event in EVENT_TABLES),
     QUARANTINE,
-    GMV_LEDGER,
-    DAILY_GMV,
-    DAILY_GMV_HISTORY,
+)
+GOLD = (GMV_LEDGER, DAILY_GMV, DAILY_GMV_HISTORY)
+TABLES: tuple[Table, ...] = (
+    *(event.bronze for event in EVENT_TABLES),
+    FILES,
+    *SILVER,
+    *GOLD,
     RUNS,
     PROGRESS,
     PARTITION_STATS,

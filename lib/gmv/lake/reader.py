@@ -299,11 +299,21 @@ class Reader:
         columns = ", ".join(f'"{name}"' for name in table.column_names)
         query = self._query(table, self._files(table))
         try:
+            self.require_commit(table)
             # Counts, minima and maxima would be taken from the files' ends, without a look at the values.
             counted = self.connection.execute(f"select count(*), max(hash({columns})) from ({query})")
             return counted.fetchall()[0][0]
         except duckdb.Error as error:
             raise self._unreadable(table, error) from error
+
+    def require_commit(self, table: Table) -> None:
+        """Make sure that the table's newest commit says what it did.
+
+        Raises:
+            Damaged: naming the table whose newest commit is empty. To Delta that is one without a change.
+        """
+        if empty := empty_commit(self.lake / table.path):
+            raise Damaged(table, f"{empty} is empty, so what this commit changed is lost.")
 
     def version(self, table: Table) -> int | None:
         """The pinned Delta version of a table; None while the table does not exist."""
@@ -447,6 +457,14 @@ def _commit(place: Path, version: int) -> tuple[int, ...] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def empty_commit(place: Path) -> Path | None:
+    """A table's newest commit, if its file is empty: what the machine wrote last, when it lost its power."""
+    if location.is_remote(place):  # an object is written whole
+        return None
+    newest = max(place.glob("_delta_log/*.json"), default=None)
+    return newest if newest and not newest.stat().st_size else None
 
 
 def _instance(memory_mib: int, spill_below: str) -> duckdb.DuckDBPyConnection:
