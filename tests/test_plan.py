@@ -18,7 +18,7 @@ from gmv.quality.acceptance import Acceptance
 from gmv.run import plan as planning
 from gmv.run.runner import Request
 from gmv.settings import settings
-from gmv.tables import GMV_LEDGER
+from gmv.tables import FILES, GMV_LEDGER
 from small_lake import day
 
 FEBRUARY = {"start_date": "2023-02-01", "end_date": "2023-02-28"}
@@ -186,6 +186,15 @@ def test_a_plan_that_changes_no_number_says_so_without_an_empty_table(lake):
     lake.arrive("a", "purchase 01-10T08:00 1 unpaid\nitem 01-10T08:00 1 1 100.00")
     told = [line for line in tell.plan_tables(plan(lake, "2023-02-10")) if isinstance(line, str)]
     assert told == ["Purchases that it would work on: 1", "Days: none", "It would change no number."]
+
+
+def test_files_that_are_known_already_come_after_those_that_change_something(tmp_path):
+    outcomes = {"a.csv": "repeated", "b.csv": "ingested", "c.csv": "repeated", "d.csv": "refused"}
+    records.append(
+        tmp_path, FILES, [{"path": path, "outcome": one, "run": "r1"} for path, one in outcomes.items()]
+    )
+    found = planning._files(Reader(tmp_path), "r1")
+    assert [file["path"] for file in found] == ["b.csv", "d.csv", "a.csv", "c.csv"]
 
 
 def test_a_plan_may_accept_what_a_run_would(lake):

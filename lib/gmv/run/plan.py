@@ -76,8 +76,10 @@ def plan(request: runner.Request, show: runner.Show) -> Plan:
 
 
 def _files(reader: Reader, run: str) -> list[dict[str, Any]]:
+    """What is known already comes last: a folder that was copied anew is full of it."""
     return reader.rows(
-        'select path, "table", records, outcome, reason from bronze.files where run = $run order by path',
+        'select path, "table", records, outcome, reason from bronze.files where run = $run '
+        "order by outcome = 'repeated', path",
         run=run,
     )
 
