@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import small_lake
 from command import GMV
-from gmv import progress, publication, recovery
+from gmv import doctor, progress, publication, recovery
 from gmv.errors import GmvError
 from gmv.lake.reader import Damaged, Reader
-from gmv.tables import GMV_LEDGER, PRODUCT_ITEM, PURCHASE, SILVER
+from gmv.tables import GMV_LEDGER, PRODUCT_ITEM, PROGRESS, PURCHASE, SILVER
 
 HEADER = ",".join(PURCHASE.column_names) + "\n"
 ROW = "2023-02-03 00:00:00,2023-02-03,56,1223,3,2023-01-14,,619\n"
@@ -89,6 +89,20 @@ def test_no_run_goes_on_from_a_commit_that_a_loss_of_power_left_empty(lake, tabl
             Damaged, match=f"{table.path} can't be read: .*{commits[-1].name} is empty.*gmv rebuild"
         ):
             look(lake)
+
+
+def test_a_table_that_is_gone_is_told_from_one_that_is_not_there_yet(lake):
+    note = {"step": progress.SILVER, "bronze_run": "20230301T060000-0001", "run": "20230301T060000-0001"}
+    small_lake.write(lake, PROGRESS, [note])
+    assert [one.what for one in doctor._of_lake(lake) if not one.fit] == []
+    shutil.rmtree(lake / "silver/purchase")
+    shutil.rmtree(lake / "gold/gmv_ledger")
+    assert {one.what: one.found for one in doctor._of_lake(lake) if not one.fit} == {
+        "silver/purchase": "silver/purchase is missing, though runs have written it; "
+        "`gmv rebuild` makes it anew from bronze.",
+        "gold/gmv_ledger": "gold/gmv_ledger is missing, though runs have written it; bring it back from a "
+        "backup; without one, `gmv rebuild` goes on without what is lost.",
+    }
 
 
 def test_damaged_records_are_to_be_brought_back_from_a_backup(lake):

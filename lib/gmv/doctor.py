@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gmv import recovery
 from gmv.errors import GmvError
 from gmv.lake import lease, location, lock, spark
-from gmv.lake.reader import Reader
+from gmv.lake.reader import Reader, remedy
 from gmv.settings import PROJECT, settings
 from gmv.tables import TABLES, Table
 
@@ -136,4 +137,8 @@ def _lock(lake: Path) -> str:
 def _table(lake: Path, table: Table) -> str:
     reader = Reader(lake)
     version = reader.version(table)
-    return "not there yet" if version is None else f"version {version}, {reader.check(table)} rows"
+    if version is not None:
+        return f"version {version}, {reader.check(table)} rows"
+    if table in recovery.missing(reader):
+        raise GmvError(f"{table.path} is missing, though runs have written it; {remedy(table)}.")
+    return "not there yet"

@@ -10,7 +10,7 @@ from gmv import bronze, progress, publication
 from gmv.errors import GmvError
 from gmv.lake import records
 from gmv.lake.reader import Reader, remedy
-from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER, SILVER
+from gmv.tables import DAILY_GMV, EVENT_TABLES, GMV_LEDGER, SILVER, Table
 
 
 def follow_clock(lake_path: Path) -> None:
@@ -36,23 +36,27 @@ def finish_killed_run(lake_path: Path) -> None:
     publication.write_missing_history(lake_path)
 
 
+def missing(reader: Reader) -> list[Table]:
+    """The tables that are not there although runs have written them; the gravest loss comes first."""
+    has_silver = reader.rows(
+        "select 1 from monitoring.progress where step = $step limit 1", step=progress.SILVER
+    )
+    has_gold = reader.rows("select 1 from gold.daily_gmv_history limit 1")
+    needed = [GMV_LEDGER, DAILY_GMV] if has_gold else []
+    needed += [table for event in EVENT_TABLES for table in (event.versions, event.latest) if has_silver]
+    return [table for table in needed if not reader.exists(table)]
+
+
 def _require_whole(lake_path: Path) -> None:
     reader = Reader(lake_path)
     if progress.unfinished_rebuilds(reader):
         raise GmvError(
             "A rebuild of this lake was killed. `gmv run` or `gmv rebuild` finishes it; do that first."
         )
-    has_silver = reader.rows(
-        "select 1 from monitoring.progress where step = $step limit 1", step=progress.SILVER
-    )
-    has_gold = reader.rows("select 1 from gold.daily_gmv_history limit 1")
-    needed = [GMV_LEDGER, DAILY_GMV] if has_gold else []  # the gravest loss comes first
-    needed += [table for event in EVENT_TABLES for table in (event.versions, event.latest) if has_silver]
-    missing = [table for table in needed if not reader.exists(table)]
-    if missing:
+    if lacking := missing(reader):
         raise GmvError(
-            f"The lake lacks {', '.join(table.path for table in missing)}, though runs have written that. "
-            f"Nothing was changed; {remedy(missing[0])}."
+            f"The lake lacks {', '.join(table.path for table in lacking)}, though runs have written that. "
+            f"Nothing was changed; {remedy(lacking[0])}."
         )
     for table in (GMV_LEDGER, *SILVER):  # what other tables lost is seen, and written again, without this
         reader.require_commit(table)
