@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from gmv import identity, monitoring, progress, publication, rebuild, silver
 from gmv.errors import GmvError
 from gmv.lake.lake import Lake
-from gmv.lake.reader import Reader, data_files
+from gmv.lake.reader import Damaged, Reader, data_files
 from gmv.progress import Unfinished
 from gmv.rebuild import Rebuilt
 from gmv.tables import (
@@ -187,6 +187,10 @@ def test_tables_that_are_missing_or_damaged_are_made_anew(used, spark):
     shutil.rmtree(used.path / PURCHASE.versions.path / "_delta_log")
     a_file_of(used.path / DAILY_GMV.path).unlink()
     newest_commit(used.path / PURCHASE_EXTRA_INFO.versions.path).write_text("")
+    DeltaTable(used.path / GMV_LEDGER.path).create_checkpoint()
+    next((used.path / GMV_LEDGER.path).glob("_delta_log/*.checkpoint.parquet")).write_bytes(
+        b"PAR1 nothing PAR1"
+    )
     with pytest.raises(GmvError, match=r"lacks silver/purchase_versions, silver/purchase, .*gmv rebuild"):
         used.run()
     done = rebuilt(used, spark)
@@ -200,7 +204,8 @@ def test_tables_that_are_missing_or_damaged_are_made_anew(used, spark):
     assert [row["table"] for row in done.tables if row["outcome"] == "replaced"] == [
         "silver/purchase_extra_info_versions"
     ]
-    went_back, restored = done.repaired
+    went_back, opened, restored = done.repaired
+    assert opened.startswith("gold/gmv_ledger was opened by its commits")
     assert went_back.startswith("silver/purchase_extra_info_versions went back to before its commit 1")
     assert restored.startswith("gold/daily_gmv was restored to what its history says was published, 3 rows")
     assert contents(used) == whole
@@ -390,6 +395,35 @@ def test_a_table_goes_back_to_before_its_empty_commits(tmp_path):
     assert {file.name for file in kept.iterdir()} == {*names, *(f".{name}.crc" for name in names)}
     assert {file.name for file in log.iterdir()} == {f"{0:020}.json"}
     assert rebuild._without_empty_commits(tmp_path, GMV_LEDGER, "r1") == []
+
+
+@pytest.mark.parametrize("damaged", [b"", b"PAR1 nothing PAR1"])
+def test_a_table_loses_nothing_with_a_summary_of_its_commits(tmp_path, damaged):
+    for seq in (1, 2):
+        small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": seq}])
+    DeltaTable(tmp_path / GMV_LEDGER.path).create_checkpoint()
+    (checkpoint,) = (tmp_path / GMV_LEDGER.path).glob("_delta_log/*.checkpoint.parquet")
+    checkpoint.write_bytes(damaged)
+    with pytest.raises(Damaged, match="gold/gmv_ledger can't be read"):
+        Reader(tmp_path).check(GMV_LEDGER)
+    assert rebuild._without_damaged_checkpoints(tmp_path, GMV_LEDGER, "r1") == [
+        "gold/gmv_ledger was opened by its commits, without 2 file(s) that sum them up"
+    ]
+    assert rebuild._repair(tmp_path, GMV_LEDGER, "r1") == []
+    assert Reader(tmp_path).check(GMV_LEDGER) == 2
+    assert rebuild._without_damaged_checkpoints(tmp_path, GMV_LEDGER, "r1") == []
+
+
+def test_checkpoints_stay_where_a_table_can_not_be_opened_without_them_either(tmp_path):
+    small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": 1}])
+    DeltaTable(tmp_path / GMV_LEDGER.path).create_checkpoint()
+    table = tmp_path / GMV_LEDGER.path
+    for file in table.glob("_delta_log/*[0-9].*"):
+        file.write_text("{ neither commit nor checkpoint")
+    before = sorted(table.rglob("*"))
+    assert rebuild._without_damaged_checkpoints(tmp_path, GMV_LEDGER, "r1") == []
+    assert sorted(table.rglob("*")) == before
+    assert rebuild._set_aside_unless_open(tmp_path, GMV_LEDGER, "r1")
 
 
 def test_a_table_of_which_no_commit_is_left_is_set_aside_whole(tmp_path):

@@ -76,7 +76,10 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
         GmvError: when a table that records what happened can't be read and can't be repaired.
     """
     clean(lake.path)
-    lost = [one for table in (*SILVER, *GOLD) for one in _without_empty_commits(lake.path, table, run)]
+    lost = []
+    for table in (*SILVER, *GOLD):
+        lost += _without_empty_commits(lake.path, table, run)
+        lost += _without_damaged_checkpoints(lake.path, table, run)
     lost += [*_repair(lake.path, GMV_LEDGER, run), *_repair(lake.path, DAILY_GMV_HISTORY, run)]
     is_history_whole = not progress.unfinished_rebuilds(Reader(lake.path), progress.HISTORY_LOST)
     to_silver = progress.unfinished(Reader(lake.path), progress.SILVER)
@@ -256,6 +259,32 @@ def _without_empty_commits(lake_path: Path, table: Table, run: str) -> list[str]
             _move(file, lake_path / DAMAGED / run / f"{table.path}_log" / file.name)
         told.append(f"{table.path} went back to before its commit {int(empty.stem)}, which was empty")
     return told
+
+
+def _without_damaged_checkpoints(lake_path: Path, table: Table, run: str) -> list[str]:
+    """Let a table be opened by its commits, where a summary of them is all that can't be read."""
+    path = lake_path / table.path
+    if location.is_remote(path) or not path.exists() or _opens(path):
+        return []
+    aside = {
+        file: lake_path / DAMAGED / run / f"{table.path}_log" / file.name
+        for file in path.glob("_delta_log/*checkpoint*")
+    }
+    for file, target in aside.items():
+        _move(file, target)
+    if _opens(path):
+        return [f"{table.path} was opened by its commits, without {len(aside)} file(s) that sum them up"]
+    for file, target in aside.items():
+        target.rename(file)
+    return []
+
+
+def _opens(path: Path) -> bool:
+    try:
+        DeltaTable(str(path)).file_uris()
+    except Exception:  # whatever is wrong with it
+        return False
+    return True
 
 
 def _set_aside_unless_open(lake_path: Path, table: Table, run: str) -> bool:
