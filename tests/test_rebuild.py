@@ -414,6 +414,20 @@ def test_a_table_loses_nothing_with_a_summary_of_its_commits(tmp_path, damaged):
     assert rebuild._without_damaged_checkpoints(tmp_path, GMV_LEDGER, "r1") == []
 
 
+def test_an_empty_commit_is_no_loss_as_long_as_a_checkpoint_says_what_it_did(tmp_path):
+    for seq in (1, 2):
+        small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": seq}])
+    DeltaTable(tmp_path / GMV_LEDGER.path).create_checkpoint()
+    newest_commit(tmp_path / GMV_LEDGER.path).write_text("")
+    assert Reader(tmp_path).check(GMV_LEDGER) == 2
+    assert rebuild._without_empty_commits(tmp_path, GMV_LEDGER, "r1") == []
+    (checkpoint,) = (tmp_path / GMV_LEDGER.path).glob("_delta_log/*.checkpoint.parquet")
+    checkpoint.write_bytes(b"")
+    assert len(rebuild._without_damaged_checkpoints(tmp_path, GMV_LEDGER, "r1")) == 1
+    assert len(rebuild._without_empty_commits(tmp_path, GMV_LEDGER, "r1")) == 1
+    assert Reader(tmp_path).check(GMV_LEDGER) == 1
+
+
 def test_checkpoints_stay_where_a_table_can_not_be_opened_without_them_either(tmp_path):
     small_lake.write(tmp_path, GMV_LEDGER, [{"purchase_id": "1", "ledger_seq": 1}])
     DeltaTable(tmp_path / GMV_LEDGER.path).create_checkpoint()

@@ -78,8 +78,8 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
     clean(lake.path)
     lost = []
     for table in (*SILVER, *GOLD):
-        lost += _without_empty_commits(lake.path, table, run)
         lost += _without_damaged_checkpoints(lake.path, table, run)
+        lost += _without_empty_commits(lake.path, table, run)
     lost += [*_repair(lake.path, GMV_LEDGER, run), *_repair(lake.path, DAILY_GMV_HISTORY, run)]
     is_history_whole = not progress.unfinished_rebuilds(Reader(lake.path), progress.HISTORY_LOST)
     to_silver = progress.unfinished(Reader(lake.path), progress.SILVER)

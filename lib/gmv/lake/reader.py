@@ -460,11 +460,16 @@ def _commit(place: Path, version: int) -> tuple[int, ...] | None:
 
 
 def empty_commit(place: Path) -> Path | None:
-    """A table's newest commit, if its file is empty: what the machine wrote last, when it lost its power."""
+    """A table's newest commit, if its file is empty: what the machine wrote last, when it lost its power.
+
+    None where a checkpoint says what it did.
+    """
     if location.is_remote(place):  # an object is written whole
         return None
     newest = max(place.glob("_delta_log/*.json"), default=None)
-    return newest if newest and not newest.stat().st_size else None
+    if not newest or newest.stat().st_size or any(newest.parent.glob(f"{newest.stem}.checkpoint*")):
+        return None
+    return newest
 
 
 def _instance(memory_mib: int, spill_below: str) -> duckdb.DuckDBPyConnection:
