@@ -10,7 +10,7 @@ from gmv import show
 from gmv.cli import app
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
-from gmv.tables import DAILY_GMV, GMV_LEDGER, PURCHASE_EXTRA_INFO, WAITING
+from gmv.tables import DAILY_GMV, GMV_LEDGER, PURCHASE_EXTRA_INFO, QUARANTINE, WAITING
 from small_lake import day, rows_of, write
 from typer.testing import CliRunner
 
@@ -87,6 +87,32 @@ def test_the_last_rows_are_those_of_the_end_with_what_is_empty(tmp_path):
     last = show.selection(WAITING).last(Reader(tmp_path), 2)
     assert [row["purchase_id"] for row in last] == ["2", None]
     assert [row["purchase_id"] for row in show.rows(Reader(tmp_path), WAITING)] == ["1", "2", None]
+
+
+def test_below_records_in_quarantine_stands_each_rule_with_an_example(
+    tmp_path,
+):
+    columns = "table reasons values line file"
+    amount = [("item_quantity", "-1"), ("purchase_value", "1.005")]
+    several = ["item_quantity: negative", "purchase_value: more than 2 decimals"]
+    many = [
+        ("product_item", several[1:], amount, line, "product_item-b.csv")
+        for line in range(3, show.MOST_DRAWN + 5)
+    ]
+    rare = ("product_item", several, amount, 2, "product_item-a.csv")
+    write(tmp_path, QUARANTINE, rows_of(columns, rare, *many))
+    records, _, rules = shown(tmp_path, "quarantine", columns=200).partition("by rule")
+    assert several[0] not in records
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in rules.splitlines() if "│" in line]
+    assert cells == [
+        [several[1], "1003", "2", "product_item-a.csv, line 2", "'1.005'"],
+        [several[0], "1", "1", "product_item-a.csv, line 2", "'-1'"],
+    ]
+    assert shown(tmp_path, "quarantine", "--format", "csv").count("\n") == 1 + 1 + len(many), "records alone"
+
+
+def test_an_empty_quarantine_has_no_rules(tmp_path):
+    assert "by rule" not in shown(tmp_path, "quarantine")
 
 
 def test_an_end_of_line_in_a_value_is_no_new_row_of_csv():

@@ -246,7 +246,8 @@ def show(
     from gmv import show as shown
     from gmv.parameters import parse_date
     from gmv.publication import Window, state
-    from gmv.quality import lists
+    from gmv.quality import files, lists
+    from gmv.tables import QUARANTINE
 
     if table in lists.LISTS and not (known_on or recorded_by or start_date or end_date):
         listed = lists.LISTS[table]
@@ -271,6 +272,8 @@ def show(
         drawn = selected.last(reader, shown.MOST_DRAWN)
         note = shown.which_rows(of.one_row_is, "last", len(drawn), selected.count(reader))
         say([Rows(of.column_names, drawn, of.path, note)])
+        if of == QUARANTINE and drawn:
+            say([Rows(files.BY_RULE, files.by_rule(reader), "by rule, with the first record of each")])
     else:
         write_rows(of.column_names, itertools.chain.from_iterable(selected.batches(reader)), output)
 

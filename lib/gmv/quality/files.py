@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from typing import Any
 
 from gmv.checks import QUARANTINED, QUARANTINED_SHARE, REFUSED_FILE, UNMATCHED_FILE, Check
 from gmv.lake.reader import Reader
@@ -82,3 +84,39 @@ def quarantined(reader: Reader) -> dict[Check, list[Finding]]:
         for row in reasons
     ]
     return {QUARANTINED_SHARE: shares, QUARANTINED: by_reason}
+
+
+BY_RULE = ("rule", "records", "files", "example", "value")
+
+
+def by_rule(reader: Reader) -> list[dict[str, Any]]:
+    """Rejected records by rule, the most frequent first.
+
+    Returns:
+        rule, records, files, example (file and line), value (the raw value of the column that the rule is
+        about, or the record's text).
+    """
+    rows = reader.rows(
+        """
+        select reason as rule, count(*) as records, count(distinct file) as files,
+            arg_min(struct_pack(file, line, "values", raw), (file, line)) as example
+        from (select unnest(reasons) as reason, file, line, "values", raw from silver.quarantine)
+        group by reason order by records desc, rule
+        """
+    )
+    return [
+        row
+        | {
+            "example": f"{row['example']['file']}, line {row['example']['line']}",
+            "value": _raw_value(row["rule"], row["example"]),
+        }
+        for row in rows
+    ]
+
+
+def _raw_value(rule: str, example: dict[str, Any]) -> str:
+    column = re.match(r"\w+", rule)
+    values = dict(example["values"] or [])
+    if column and column[0] in values:
+        return repr(values[column[0]] or "")
+    return (example["raw"] or "")[:80]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from gmv.finality import IN_PROGRESS, PENDING, PROVISIONAL, SETTLED, Finality
 from gmv.freshness import freshness as how_new
 from gmv.lake import location
 from gmv.lake.reader import Reader
+from gmv.quality import files
 from gmv.quality.standing import standing
 from gmv.report import data
 from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY
@@ -157,33 +157,8 @@ def checks_in_words(reader: Reader) -> str:
 
 
 def quarantine(reader: Reader) -> pd.DataFrame:
-    """Rejected records by rule, the most frequent first.
-
-    Returns:
-        rule, records, files, example (file and line), value (the raw value of the column that the rule is
-        about, or the record's text).
-    """
-    rows = reader.rows(
-        """
-        select reason as rule, count(*) as records, count(distinct file) as files,
-            arg_min(struct_pack(file, line, "values", raw), (file, line)) as example
-        from (select unnest(reasons) as reason, file, line, "values", raw from silver.quarantine)
-        group by reason order by records desc, rule
-        """
-    )
-    return pd.DataFrame(
-        [
-            (
-                row["rule"],
-                row["records"],
-                row["files"],
-                f"{row['example']['file']}, line {row['example']['line']}",
-                _raw_value(row["rule"], row["example"]),
-            )
-            for row in rows
-        ],
-        columns=["rule", "records", "files", "example", "value"],
-    )
+    """Rejected records by rule, as `gmv show quarantine` tells them."""
+    return pd.DataFrame(files.by_rule(reader), columns=files.BY_RULE)
 
 
 def open_points(reader: Reader, final: Sequence[Finality]) -> pd.DataFrame:
@@ -284,11 +259,3 @@ def _of_newest_run() -> str:
             select arg_max(run, recorded_at), "check" from monitoring.check_results group by "check"
         )
     """
-
-
-def _raw_value(rule: str, example: dict[str, Any]) -> str:
-    column = re.match(r"\w+", rule)
-    values = dict(example["values"] or [])
-    if column and column[0] in values:
-        return repr(values[column[0]] or "")
-    return (example["raw"] or "")[:80]
