@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
+from command import GMV
 from gmv.settings import PROJECT
+from pipeline import LAYERS
 
 SAMPLE = PROJECT / "data_lake" / "landing"
 EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text().splitlines()[1:]
@@ -13,6 +16,27 @@ EXPECTED = (PROJECT / "tests" / "sample" / "expected_daily_gmv.csv").read_text()
 def test_sample_gives_its_expected_result(lake):
     shutil.copytree(SAMPLE, lake.landing, dirs_exist_ok=True)
     lake.run()
+    assert lake.published() == [line.replace(",", " ") for line in EXPECTED]
+
+
+def test_sample_gives_its_expected_result_by_plain_papermill(lake, tmp_path):
+    window = ("-p", "start_date", "2023-02-01", "-p", "end_date", "2023-02-28")
+    places = (
+        "-p",
+        "lake",
+        str(lake.path),
+        "-p",
+        "landing",
+        str(SAMPLE),
+        "-p",
+        "runs_dir",
+        str(lake.runs_dir),
+    )
+    for name in LAYERS:
+        notebook = str(PROJECT / "notebooks" / f"{name}.ipynb")
+        command = [GMV.with_name("papermill"), notebook, tmp_path / "out.ipynb", *window, *places]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     assert lake.published() == [line.replace(",", " ") for line in EXPECTED]
 
 
