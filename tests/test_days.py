@@ -170,6 +170,7 @@ def test_today_is_in_progress_and_yesterday_is_closed(lake):
         "in_progress": [16],
     }
     assert plan(lake, today=day(5))["publish"] == []
+    assert publication.plan(Reader(lake), Window(), day(5)).today == day(5)
 
 
 def test_closed_books_wait_for_a_window_that_ends_in_them(lake):

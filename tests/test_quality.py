@@ -22,7 +22,9 @@ from gmv.tables import (
     DAILY_GMV,
     FILES,
     GMV_LEDGER,
+    PARTITION_STATS,
     PRODUCT_ITEM,
+    PROGRESS,
     PURCHASE,
     QUARANTINE,
     RUNS,
@@ -61,13 +63,21 @@ def rejected(lake, count: int, sha256: str = "ab" * 32, **values) -> None:
     write(lake, QUARANTINE, [{**row, "line": line, **values} for line in range(2, 2 + count)])
 
 
+def count(lake, on: str, run: str = "", hour: int = 6, **records: int) -> None:
+    """Note how many records bronze has of a day, by table; with a run, as news to the ledger."""
+    noted = {"layer": "bronze", "day": day(on), "run": run, "recorded_at": at(f"2023-03-02T0{hour}:00:00")}
+    write(lake, PARTITION_STATS, [{**noted, "table": table, "records": n} for table, n in records.items()])
+    if run:
+        write(lake, PROGRESS, [{"step": "ledger", "bronze_run": run, "recorded_at": noted["recorded_at"]}])
+
+
 def judge(lake, coming: dict | None = None, accepting=None, run: str = RUN) -> list[dict]:
     """The gate of 03_gold, on the days of the sample; `coming` is what silver would give."""
     reader = Reader(lake)
     sums = ledger_sums(reader)
     days = sorted({place[0] for place in sums})
     return quality.check_gold(
-        reader, sums if coming is None else coming, Plan(days, [], [], [], sums), run, accepting
+        reader, sums if coming is None else coming, Plan(days, [], [], [], sums, TODAY), run, accepting
     )
 
 
@@ -444,6 +454,7 @@ def test_a_number_is_accepted_for_its_day_and_value(lake):
 )
 def test_what_is_odd_about_a_day_of_an_earlier_run_can_be_accepted(lake, check, subject):
     """That the day is not judged anew is what lets its finding stand."""
+    count(lake, "2023-02-01", product_item=10, purchase_extra_info=10)
     findings.note(lake, {check: [findings.Finding(check, subject, "9", "It is odd.")]}, RUN)
     assert [row["subject"] for row in standing(Reader(lake))] == [subject]
     judge(lake, accepting=acceptance.asked_for("refused_file", "another check"))
@@ -457,6 +468,29 @@ def test_what_was_odd_and_is_judged_anew_and_passes_needs_no_acceptance(lake):
     findings.note(lake, {checks.FEED_MISSING: [odd]}, "r0")
     judge(lake, accepting=acceptance.asked_for("feed_missing", "a holiday"))
     assert Reader(lake).rows("select 1 from monitoring.runs where event = 'accepted'") == []
+    assert standing(Reader(lake)) == []
+
+
+@pytest.mark.parametrize(("on", "is_told"), [("2023-03-01", True), (str(TODAY), False)])
+def test_a_day_on_which_nothing_counts_as_a_table_has_not_come_is_told_when_it_is_over(lake, on, is_told):
+    """It has no number to publish."""
+    count(lake, on, "r9", purchase=10, purchase_extra_info=9)
+    assert failed(judge(lake)) == [("feed_missing", f"{on} product_item", "0 records")] * is_told
+
+
+def test_a_day_that_no_news_concern_is_not_told_again(lake):
+    count(lake, "2023-03-01", purchase=10, purchase_extra_info=9)
+    assert failed(judge(lake)) == []
+
+
+def test_a_table_that_is_no_longer_missing_leaves_no_problem_though_no_number_moves(lake):
+    count(lake, "2023-03-01", "r9", purchase=10, product_item=10)
+    judge(lake)
+    assert [row["about"] for row in standing(Reader(lake))] == ["purchase_extra_info"]
+    ended = {"event": "ended", "kind": "run", "outcome": "succeeded", "at": at("2023-03-02T06:30:00")}
+    write(lake, RUNS, [{"run": RUN, **ended}])
+    count(lake, "2023-03-01", hour=7, purchase_extra_info=1)
+    judge(lake)
     assert standing(Reader(lake)) == []
 
 

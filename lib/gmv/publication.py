@@ -58,6 +58,7 @@ class Plan:
         pending: pending days that stay so: outside of the window, or in closed books.
         in_progress: days from today on that have GMV in the ledger; listed, not published.
         ledger: what `ledger_sums` told, by which this was decided.
+        today: days before it are closed.
     """
 
     publish: Sequence[dt.date]
@@ -65,6 +66,7 @@ class Plan:
     pending: Sequence[dt.date]
     in_progress: Sequence[dt.date]
     ledger: Mapping[Place, Decimal] = field(default_factory=dict, repr=False, compare=False)
+    today: dt.date = field(default=dt.date.max, repr=False, compare=False)
 
     @property
     def days(self) -> list[dt.date]:
@@ -115,7 +117,9 @@ def plan(reader: Reader, window: Window, today: dt.date, closed_until: dt.date |
     publish = {day for day in pending if day in window and not (closed_until and day <= closed_until)}
     recompute = {day for day in window.days() if day < today} - pending
     in_progress = {place[0] for place in sums if place[0] >= today}
-    return Plan(sorted(publish), sorted(recompute), sorted(pending - publish), sorted(in_progress), sums)
+    return Plan(
+        sorted(publish), sorted(recompute), sorted(pending - publish), sorted(in_progress), sums, today
+    )
 
 
 def closed_books(pending: Iterable[dt.date], closed_until: dt.date | None) -> str:

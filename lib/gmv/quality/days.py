@@ -12,7 +12,7 @@ from gmv.checks import Check
 from gmv.lake.reader import NEWEST_COUNTS, Reader, records_by_day
 from gmv.progress import OUT_OF_FORCE
 from gmv.publication import Place, published
-from gmv.quality import anomalies
+from gmv.quality import anomalies, standing
 from gmv.quality.findings import Finding, severity
 from gmv.settings import settings
 from gmv.tables import EARLIEST_PLAUSIBLE, EVENT_TABLES, UNKNOWN_SUBSIDIARY, event_table
@@ -99,19 +99,35 @@ def new_subsidiaries(reader: Reader) -> list[dict]:
     )
 
 
+def fed_by(reader: Reader, runs: Collection[str], today: dt.date) -> set[dt.date]:
+    """The closed days of which these bronze runs brought records; where a table is missing, none may count."""
+    rows = reader.rows(
+        "select distinct day from monitoring.partition_stats "
+        "where layer = 'bronze' and list_contains($runs, run) and day < $today",
+        runs=list(runs),
+        today=today,
+    )
+    return {row["day"] for row in rows}
+
+
 def judged(
-    reader: Reader, coming: Mapping[Place, Decimal], days: Collection[dt.date]
+    reader: Reader,
+    coming: Mapping[Place, Decimal],
+    days: Collection[dt.date],
+    fed: Collection[dt.date] = frozenset(),
 ) -> dict[Check, Collection[dt.date]]:
     """The days that each check of `found` judges: all of them, or those whose numbers move.
 
     Args:
         coming: GMV of the run's days.
         days: those to publish, whose numbers are new.
+        fed: what `fed_by` gives.
     """
     moved = _moved(coming, published(reader), days)
     of_numbers = (checks.DAY_DROP, checks.WEEKDAY_GMV, checks.SUBSIDIARY_VANISHED, checks.WEEKDAY_RECORDS)
     return {
-        **dict.fromkeys((checks.NEW_SUBSIDIARY, checks.FEED_MISSING), days),
+        checks.NEW_SUBSIDIARY: days,
+        checks.FEED_MISSING: {*days, *fed, *_fed_since(reader)},
         **dict.fromkeys(of_numbers, moved),
     }
 
@@ -156,6 +172,12 @@ def found(
             checks.WEEKDAY_RECORDS, _records(reader), judged[checks.WEEKDAY_RECORDS], abnormal, decimals=0
         )
     return results
+
+
+def _fed_since(reader: Reader) -> set[dt.date]:
+    """The days that lacked a table when they were judged last, and lack none any more, such as by a retraction."""
+    lacked = {row["day"] for row in standing.standing(reader) if row["check"] == checks.FEED_MISSING.name}
+    return lacked - {row["day"] for row in feed_missing(reader, lacked)}
 
 
 def _moved(

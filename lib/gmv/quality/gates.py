@@ -146,7 +146,8 @@ def check_gold(
         PublicationRefused: naming what blocks; nothing may be published then.
     """
     sums, looked_at = plan.ledger, set(plan.days)
-    judged = days.judged(reader, coming, set(plan.publish))
+    new = oddities.since_last_publication(reader)
+    judged = days.judged(reader, coming, set(plan.publish), days.fed_by(reader, new, plan.today))
     accepted = acceptance.accepted(reader)
     flagged = days.flagged(reader, accepted)
     found: Found = {
@@ -156,7 +157,7 @@ def check_gold(
         NEGATIVE_GMV: _negative(coming),
         **files.refused(reader),
         **files.quarantined(reader),
-        **oddities.found(reader, oddities.since_last_publication(reader)),
+        **oddities.found(reader, new),
         **days.found(reader, sums, coming, judged, flagged),
     }
     healed = standing.healed(reader, found, judged)
