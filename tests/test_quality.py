@@ -417,6 +417,14 @@ def test_a_file_that_could_not_be_read_is_accepted_as_it_is_and_not_once_it_has_
         judge(lake)
 
 
+def test_that_one_file_is_empty_was_accepted_of_that_one_alone(lake):
+    """All empty files have the same content."""
+    files(lake, ("purchase-2.csv", "cd" * 32, "refused", None, "purchase-2.csv: is empty."))
+    judge(lake, accepting=acceptance.asked_for("refused_file", "a day without sales"))
+    files(lake, ("purchase-3.csv", "cd" * 32, "refused", None, "purchase-3.csv: is empty."))
+    assert "refused_file: purchase-3.csv: is empty. Correct" in refusal(lake)
+
+
 def test_files_at_fault_are_told_in_the_order_of_their_names(lake):
     files(lake, *((f"purchase-{n}.csv", n * 64, "refused", None, f"{n}.") for n in "3124"))
     files(lake, *((f"purchase-{n}.csv", n * 64, "ingested", 1, None) for n in "7586"))
@@ -530,7 +538,7 @@ def test_what_fails_again_stands_and_what_passes_is_healed_by_the_run_that_publi
 def test_each_check_of_a_day_stands_for_itself(lake):
     of_day = [checks.DAY_DROP, checks.FEED_MISSING]
     found = {check: [findings.Finding(check, "2023-02-01", "9", "Odd.")] for check in of_day}
-    findings.note(lake, found, RUN, accepted={("day_drop", "2023-02-01: 9")})
+    findings.note(lake, found, RUN, accepted={("day_drop", "2023-02-01", "2023-02-01: 9")})
     assert [row["check"] for row in standing(Reader(lake))] == ["feed_missing"]
     passed = {checks.DAY_DROP: [], checks.WEEKDAY_RECORDS: []}
     findings.note(lake, passed, "r3", healed={checks.WEEKDAY_RECORDS: ["2023-02-01"]})
@@ -598,7 +606,11 @@ def test_a_lake_that_contradicts_itself_can_not_be_accepted(lake, check):
     assert acceptance.accepted(Reader(lake)) == set()
     # Not even by a row that somebody wrote by hand.
     value = "778.56 from silver, 778.55 in the ledger"
-    details = {"check": "ledger_equals_silver", "holds_for": f"2023-02-18 nacional: {value}"}
+    details = {
+        "check": "ledger_equals_silver",
+        "subject": "2023-02-18 nacional",
+        "holds_for": f"2023-02-18 nacional: {value}",
+    }
     write(lake, RUNS, [{"run": RUN, "event": "accepted", "details": json.dumps(details)}])
     assert "ledger_equals_silver" in refusal(lake, coming=coming)
 

@@ -16,7 +16,7 @@ from gmv.checks import BY_NAME, CHECKS
 from gmv.errors import UsageError
 from gmv.lake import records
 from gmv.lake.reader import Reader
-from gmv.quality.findings import Finding, severity
+from gmv.quality.findings import Accepted, Finding, severity
 from gmv.tables import RUNS
 
 ALL = "all"
@@ -64,11 +64,11 @@ def asked_for(check: str, because: str) -> Acceptance | None:
     return Acceptance(check, because)
 
 
-def accepted(reader: Reader) -> set[tuple[str, str]]:
+def accepted(reader: Reader) -> set[Accepted]:
     """Everything that was ever accepted, as `Finding.accepted_as` gives it."""
     rows = reader.rows("select details from monitoring.runs where event = 'accepted'")
     all_details = (json.loads(row["details"]) for row in rows)
-    return {(details["check"], details["holds_for"]) for details in all_details}
+    return {(details["check"], details["subject"], details["holds_for"]) for details in all_details}
 
 
 def accept(lake_path: Path, findings: Iterable[Finding], acceptance: Acceptance, run: str) -> None:
@@ -85,7 +85,7 @@ def accept(lake_path: Path, findings: Iterable[Finding], acceptance: Acceptance,
                     "check": finding.check.name,
                     "subject": finding.subject,
                     "value": finding.value,
-                    "holds_for": finding.accepted_as[1],
+                    "holds_for": finding.accepted_as[-1],
                     "who": who(),
                     "because": acceptance.because,
                 },

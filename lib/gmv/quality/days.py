@@ -13,7 +13,7 @@ from gmv.lake.reader import NEWEST_COUNTS, Reader, records_by_day
 from gmv.progress import OUT_OF_FORCE
 from gmv.publication import Place, published
 from gmv.quality import anomalies, standing
-from gmv.quality.findings import Finding, severity
+from gmv.quality.findings import Accepted, Finding, severity
 from gmv.settings import settings
 from gmv.tables import EARLIEST_PLAUSIBLE, EVENT_TABLES, UNKNOWN_SUBSIDIARY, event_table
 
@@ -243,7 +243,7 @@ def _records(reader: Reader) -> dict[str, dict[dt.date, Decimal]]:
     return counted
 
 
-def flagged(reader: Reader, accepted: Collection[tuple[str, str]]) -> list[Finding]:
+def flagged(reader: Reader, accepted: Collection[Accepted]) -> list[Finding]:
     """The anomalies of earlier runs that nobody has accepted.
 
     Args:

@@ -13,6 +13,9 @@ from gmv.lake import records
 from gmv.settings import settings
 from gmv.tables import CHECK_RESULTS
 
+Accepted = tuple[str, str, str]
+"""What a person accepted: `accepted_as`."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -23,8 +26,7 @@ class Finding:
         value: what was found.
         message: a sentence: what, where, how much.
         amount: the money concerned, where it is known.
-        identity: what an acceptance holds for; when it changes, the subject is judged anew. Empty: subject
-            and value.
+        identity: what the subject must stay like for an acceptance to hold. Empty: subject and value.
     """
 
     check: Check
@@ -35,13 +37,16 @@ class Finding:
     identity: str = ""
 
     @property
-    def accepted_as(self) -> tuple[str, str]:
+    def accepted_as(self) -> Accepted:
         return accepted_as(self.check.name, self.subject, self.value, self.identity)
 
 
-def accepted_as(check: str, subject: str, value: str, identity: str = "") -> tuple[str, str]:
-    """What an acceptance is known by: the check, and what it holds for, which is subject and value by default."""
-    return check, identity or f"{subject}: {value}"
+def accepted_as(check: str, subject: str, value: str, identity: str = "") -> Accepted:
+    """What an acceptance is known by: the check, its subject, and what that must stay like, by default its value.
+
+    A file's content alone would not do: all empty files are alike.
+    """
+    return check, subject, identity or f"{subject}: {value}"
 
 
 Found = dict[Check, list[Finding]]
@@ -68,7 +73,7 @@ def note(
     lake_path: Path,
     found: Found,
     run: str,
-    accepted: Iterable[tuple[str, str]] = (),
+    accepted: Iterable[Accepted] = (),
     healed: Mapping[Check, Iterable[str]] = MappingProxyType({}),
 ) -> list[dict]:
     """Append the results to `monitoring/check_results`: a row for each failing subject, one for a pass.

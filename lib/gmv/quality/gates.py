@@ -22,7 +22,7 @@ from gmv.progress import Unfinished
 from gmv.publication import Place, Plan, differing
 from gmv.quality import acceptance, days, files, oddities, standing
 from gmv.quality.acceptance import Acceptance
-from gmv.quality.findings import Finding, Found, in_words, note, severity, told
+from gmv.quality.findings import Accepted, Finding, Found, in_words, note, severity, told
 from gmv.tables import EVENT_TABLES
 from gmv.verify import Certificate
 
@@ -169,7 +169,7 @@ def _passed_or_refused(
     reader: Reader,
     found: Found,
     run: str,
-    accepted: Set[tuple[str, str]] = frozenset(),
+    accepted: Set[Accepted] = frozenset(),
     accepting: Acceptance | None = None,
     earlier: Iterable[Finding] = (),
     healed: Mapping[Check, Iterable[str]] = MappingProxyType({}),
