@@ -293,6 +293,7 @@ def known(tmp_path) -> Reader:
             file_row("back.csv", "de", "retracted", on="2023-03-03 06:00:00"),
             file_row("back.csv", "de", "restored", on="2023-03-04 06:00:00"),
             file_row("wrong.csv", "ff", "refused"),
+            file_row("notes.csv", "ee", "refused") | {"table": None},
         ],
     )
     return Reader(tmp_path)
@@ -319,7 +320,8 @@ def test_a_file_is_named_by_its_path_or_its_sha256(known, name, sha256):
     ("name", "said"),
     [
         ("purchase.csv", rf"several contents; .*{'cd' * 32} \(7 records, .*{'ce' * 32} .*retracted\)"),
-        ("wrong.csv", "no ingested file"),
+        ("wrong.csv", "was refused: nothing of it was loaded .* gmv run --accept refused_file"),
+        ("notes.csv", "no ingested file"),
         ("cdcdcd", "no ingested file"),
         ("purchase", "no ingested file"),
         ("", "no ingested file"),

@@ -83,6 +83,15 @@ def named(reader: Reader, name: str, landing: Path) -> Content:
             name=name,
         )
     ]
+    if not found and reader.rows(
+        "select 1 from bronze.files "
+        "where outcome = 'refused' and \"table\" is not null and list_contains($paths, path)",
+        paths=sorted(paths),
+    ):
+        raise UsageError(
+            f"{name} was refused: nothing of it was loaded that could be retracted. Correct it where it lies, or "
+            'publish without it: gmv run --accept refused_file --because "…".'
+        )
     if not found:
         raise UsageError(
             f"{name}: no ingested file has this path below landing, or this sha256. "
