@@ -103,6 +103,11 @@ def test_a_lake_without_a_ledger_or_sums_has_its_own(tmp_path):
     assert publication.ledger_sums(Reader(tmp_path)) == {(dt.date(2024, 3, 1), "nac"): Decimal("10.00")}
 
 
+def test_a_ledger_that_is_gone_has_no_sums(lake):
+    shutil.rmtree(lake / GMV_LEDGER.path)
+    assert ledger_days.newest_seq(Reader(lake)) == 0
+
+
 def test_the_newest_batch_has_the_greatest_number_though_one_before_it_was_lost(lake):
     post(lake, 9, "1.00")
     for _ in ("added up", "kept"):

@@ -231,6 +231,11 @@ def test_what_lost_its_log_is_not_told(merged):
     assert since(merged, 2) == (3, ["c", "killed before"])
 
 
+def test_a_table_that_is_some_commits_behind_is_not_told(merged):
+    """As one from an older backup is."""
+    assert since(merged, 7) is None
+
+
 def test_what_may_have_lost_its_files_is_not_told(merged, monkeypatch):
     now = merging._now()
     days = records.KEPT_DAYS * 24 * 3600 * 1000
