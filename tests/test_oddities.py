@@ -530,7 +530,9 @@ def spoke(numbers: dict, on: dt.date = LAST, flagged: tuple = ()) -> list[str]:
 def test_a_day_may_fall_twenty_percent_below_the_day_before(percent, is_drop):
     totals = {LAST - dt.timedelta(1): Decimal(100), LAST: Decimal(percent)}
     found = anomalies.drops(totals, [LAST])
-    assert [finding.amount for finding in found] == ([Decimal("20.01")] if is_drop else [])
+    assert [(finding.subject, finding.value, finding.amount) for finding in found] == (
+        [("2024-03-29", "79.99", Decimal("20.01"))] if is_drop else []
+    )
     assert anomalies.drops({LAST: Decimal(1)}, [LAST]) == [], "there is no day before"
     assert len(anomalies.drops({LAST - dt.timedelta(1): Decimal(100)}, [LAST])) == 1, "nothing at all"
     (nearly_all,) = anomalies.drops({LAST - dt.timedelta(1): Decimal(250_000), LAST: Decimal(1)}, [LAST])
@@ -546,6 +548,16 @@ def test_a_day_like_its_weekday_is_no_anomaly_and_one_unlike_it_is():
     monday = day("2024-03-25")
     assert spoke(numbers | {monday: Decimal(1500)}, monday) == ["weekday_gmv"]
     assert spoke(numbers | {LAST: Decimal(1500)}) == []
+
+
+@pytest.mark.parametrize(("check", "amount"), [("weekday_gmv", "75.00"), ("weekday_records", None)])
+def test_the_money_concerned_is_how_far_a_number_is_from_what_is_likely(check, amount):
+    numbers = {LAST - dt.timedelta(weeks=week): Decimal("100.00") for week in range(1, 27)}
+    for number in ("25.00", "175.00"):  # below and above
+        (found,) = anomalies.unlike_weekday(
+            BY_NAME[check], {SUBSIDIARY: numbers | {LAST: Decimal(number)}}, [LAST]
+        )
+        assert str(found.amount) == str(amount)
 
 
 def test_growth_is_no_anomaly():
