@@ -428,6 +428,7 @@ def test_bars_stand_on_their_days_and_gaps_stay_gaps() -> None:
         ]
         first, last = figure.axes[0].get_xlim()
         assert 10 < last - first < 13
+    assert picture.alt.endswith("the highest day is 18 Feb 2023 with 779.55.")
 
 
 def test_the_axis_covers_the_window_not_only_days_with_gmv() -> None:
@@ -461,6 +462,31 @@ def test_the_average_ends_with_the_newest_day_that_has_gmv() -> None:
     )
     (line,) = picture.wide.axes[0].get_lines()
     assert len(line.get_ydata()) == 7
+    (shade,) = [patch for patch in picture.wide.axes[0].patches if patch.get_label() == "no GMV"]
+    assert shade.get_width() == 5, "what comes after it is no gap"
+
+
+def test_parts_are_stacked_and_the_newest_run_is_the_last() -> None:
+    counted = pd.DataFrame(
+        {
+            "layer": "gold",
+            "table": ["daily_gmv", "gmv_ledger"],
+            "day": pd.Timestamp("2023-02-08"),
+            "records": [2, 5],
+        }
+    )
+    odd = {"gmv_ledger": [pd.Timestamp("2023-02-08")], "purchase": [pd.Timestamp("2023-02-09")]}
+    gold = figures.partition_rows(counted, end_date=dt.date(2023, 2, 9), odd=odd).wide.axes[-1]
+    (marks,) = gold.get_lines()
+    assert len(marks.get_xdata()) == 1, "purchase has a panel of its own"
+    drawn = [(bar.get_y(), bar.get_height()) for group in gold.containers for bar in group]
+    assert drawn == [(0, 2), (2, 5)]
+    took = pd.DataFrame(
+        {"started_at": pd.to_datetime(["2023-03-02", "2023-03-01"]), "01_bronze": [1, 2], "02_silver": [4, 8]}
+    )
+    steps = figures.durations(took).wide.axes[0].containers
+    drawn = [(bar.get_x(), bar.get_width()) for group in steps for bar in group]
+    assert drawn == [(0, 2), (0, 1), (2, 8), (1, 4)]
 
 
 def test_many_subsidiaries_are_drawn_together_and_none_is_lost() -> None:
@@ -836,7 +862,8 @@ def test_the_headline_says_what_was_restated_and_mostly_why(march: Path) -> None
 
 def test_days_are_marked_in_the_chart_and_named_in_words() -> None:
     rows = [(f"{on:%Y-%m-%d}", "a", "10.00") for on in pd.date_range("2023-03-01", periods=10)]
-    marks = figures.Marks(restated=[pd.Timestamp("2023-03-02")], odd=[pd.Timestamp("2023-03-04")])
+    outside = pd.Timestamp("2023-03-11")
+    marks = figures.Marks(restated=[pd.Timestamp("2023-03-02"), outside], odd=[pd.Timestamp("2023-03-04")])
     picture = figures.daily_gmv(daily(*rows[:5], *rows[7:]), marks=marks)
     (legend,) = picture.wide.legends
     assert [text.get_text() for text in legend.get_texts()] == [
