@@ -512,6 +512,14 @@ def test_a_year_is_drawn_as_steps_that_add_up() -> None:
     assert legend == ["a", "b", "7-day average", "no GMV"]
 
 
+def test_the_highest_day_of_a_year_is_drawn_whole() -> None:
+    days = pd.date_range("2022-01-01", periods=365)
+    rows = [
+        (f"{day:%Y-%m-%d}", name, "70.00" if day == days[200] else "7.00") for day in days for name in "ab"
+    ]
+    assert figures.daily_gmv(daily(*rows)).wide.axes[0].get_ylim()[1] >= 140
+
+
 @pytest.mark.parametrize("days", [1, 3, 10, 16, 60, 120, 400, 700, 4000])
 def test_dates_and_amounts_never_overlap(days: int) -> None:
     rows = [(f"{on:%Y-%m-%d}", "a", "1234567.89") for on in pd.date_range("2022-11-20", periods=days)]
@@ -869,6 +877,8 @@ def test_days_are_marked_in_the_chart_and_named_in_words() -> None:
     assert [text.get_text() for text in legend.get_texts()] == [
         *("a", "7-day average", "restated", "check it", "no GMV"),
     ]
+    _, restated, odd = picture.wide.axes[0].get_lines()
+    assert len(restated.get_xdata()) == len(odd.get_xdata()) == 1, "none beside the axis"
     assert {label.xyann[1] for label in picture.wide.axes[0].texts} == {17}, (
         "above two marks of 7 points each"
     )
