@@ -152,6 +152,21 @@ def test_a_missing_bucket_and_a_wrong_secret_are_told_in_one_sentence(store, mon
     assert "wrong" not in str(told.value)
 
 
+def test_a_role_that_may_list_below_a_prefix_only_is_enough(place, monkeypatch):
+    ask = location.filesystem().call_s3
+
+    def below_only(method, **request):  # as s3:prefix in a role's condition does: test/*
+        if method == "list_objects_v2" and not request["Prefix"].startswith("test/"):
+            raise PermissionError("Access Denied")
+        return ask(method, **request)
+
+    monkeypatch.setattr(location.filesystem(), "call_s3", below_only)
+    location.check(place)
+    assert location.objects(place) == []
+    with pytest.raises(GmvError, match="permission is missing"):
+        location.check(place.parent / "tests")
+
+
 def test_a_server_that_is_gone_is_told_in_one_sentence(place, store):
     store.stop()
     with pytest.raises(GmvError, match="the object store does not answer"):

@@ -88,8 +88,7 @@ def objects(place: Path) -> list[StoredObject]:
         GmvError: they can't be listed.
     """
     check(place)
-    bucket, _, prefix = str(place).removeprefix("s3://").partition("/")
-    prefix = prefix and prefix.rstrip("/") + "/"
+    bucket, prefix = _bucket_and_prefix(place)
     return [
         StoredObject(
             found["Key"].removeprefix(prefix),
@@ -100,6 +99,12 @@ def objects(place: Path) -> list[StoredObject]:
         for found in _listed(bucket, prefix)
         if not found["Key"].endswith("/")
     ]
+
+
+def _bucket_and_prefix(place: object) -> tuple[str, str]:
+    """With its last slash: without it, `gmv` is also what begins `gmv-of-others`, which a role need not be allowed."""
+    bucket, _, prefix = str(place).removeprefix("s3://").partition("/")
+    return bucket, prefix and prefix.rstrip("/") + "/"
 
 
 def _listed(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
@@ -173,7 +178,7 @@ def check(path: Path) -> None:
     if not is_remote(path):
         return
     for place in over_buckets(path):
-        bucket, _, prefix = place.removeprefix("s3://").partition("/")
+        bucket, prefix = _bucket_and_prefix(place)
         with explained(place):
             filesystem().call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
 
