@@ -102,5 +102,9 @@ def store(tmp_path_factory, monkeypatch):
         object_store.forget_connections()
         yield running
         object_store.forget_connections()
-        for name in ("AWS_ALLOW_HTTP", "AWS_CONDITIONAL_PUT"):  # set by the code under test
+        for name in (
+            "AWS_ALLOW_HTTP",
+            "AWS_CONDITIONAL_PUT",
+            "AWS_FORCE_CREDENTIAL_LOAD",
+        ):  # set by the code under test
             os.environ.pop(name, None)

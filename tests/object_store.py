@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import re
@@ -17,7 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from gmv.lake import spark
@@ -181,6 +184,71 @@ class Gate:
                 _pump(client, server, self._delay)
                 back.join()
                 self._open -= {client, server}
+
+
+class _InstanceMetadata(BaseHTTPRequestHandler):
+    """What a machine in AWS is told about its role: a name, then credentials for an hour."""
+
+    user: ClassVar[Mapping[str, str]]
+
+    def do_PUT(self) -> None:
+        self._tell("a session", "x-aws-ec2-metadata-token-ttl-seconds", "3600")
+
+    def do_GET(self) -> None:
+        if self.path.rstrip("/").endswith("security-credentials"):
+            self._tell("the-role")
+            return
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+        self._tell(
+            json.dumps(
+                {
+                    "Code": "Success",
+                    "Type": "AWS-HMAC",
+                    "AccessKeyId": self.user["AWS_ACCESS_KEY_ID"],
+                    "SecretAccessKey": self.user["AWS_SECRET_ACCESS_KEY"],
+                    "Token": "",  # the tests' server knows no sessions
+                    "LastUpdated": f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}",
+                    "Expiration": f"{until:%Y-%m-%dT%H:%M:%SZ}",
+                }
+            )
+        )
+
+    def _tell(self, text: str, *header: str) -> None:
+        self.send_response(200)
+        if header:
+            self.send_header(*header)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+WAYS = ("profile", "role of a machine", "role of a container")
+"""How AWS's standard chain finds credentials that are not in the environment."""
+
+
+@contextmanager
+def given_by(way: str, user: Mapping[str, str], folder: Path) -> Iterator[dict[str, str]]:
+    """While this is open, one of `WAYS` gives a user's credentials; the variables that lead the chain there."""
+    home = folder / "home"
+    (home / ".aws").mkdir(parents=True)
+    secrets_of_profile = "".join(f"{name.lower()} = {value}\n" for name, value in user.items())
+    (home / ".aws" / "credentials").write_text(f"[pipeline]\n{secrets_of_profile}")
+    handler = type("Handler", (_InstanceMetadata,), {"user": user})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    told = f"http://127.0.0.1:{server.server_port}"
+    yield {
+        "profile": {"HOME": str(home), "AWS_PROFILE": "pipeline"},
+        "role of a machine": {
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": told,
+            "AWS_EC2_METADATA_DISABLED": "false",
+        },
+        "role of a container": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{told}/credentials"},
+    }[way]
+    server.shutdown()
 
 
 def _has_attributes(folder: Path) -> bool:

@@ -103,6 +103,22 @@ def test_an_object_that_was_replaced_since_it_was_listed_waits(place):
         landing.sha256(file)
 
 
+@pytest.mark.parametrize("way", object_store.WAYS)
+def test_credentials_of_a_profile_or_role_are_found_by_each_library(place, store, tmp_path, monkeypatch, way):
+    user = store.make_user("pipeline")
+    store.allow("pipeline", "gmv", {"": ["s3:ListBucket"], "*": ["s3:GetObject", "s3:PutObject"]})
+    for name in user:
+        monkeypatch.delenv(name)
+    with object_store.given_by(way, user, tmp_path) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        object_store.forget_connections()
+        lake = location.location(str(place))
+        lock.acquire(lake, "the test").release()
+        records.append(lake, tables.PROGRESS, [{"step": "silver", "bronze_run": "one", "run": "one"}])
+        assert Reader(lake).rows("select bronze_run from monitoring.progress") == [{"bronze_run": "one"}]
+
+
 @pytest.mark.parametrize("failure", ["wrong bucket", "missing permission", "expired credential", "no server"])
 def test_each_failure_ends_in_one_sentence_with_the_last_numbers_in_place(store, failure, tmp_path):
     for bucket in ("acme-raw", "acme-curated", "acme-analytics"):

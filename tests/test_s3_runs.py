@@ -136,6 +136,19 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*") if file.is_file()]
 
 
+@is_long
+@pytest.mark.parametrize("way", object_store.WAYS)
+def test_the_sample_runs_in_s3_by_a_profile_or_role(place, tmp_path, way):
+    place.put_sample()
+    with object_store.given_by(way, place.role, tmp_path) as variables:
+        for name in place.role:
+            del place.environment[name]
+        place.environment |= variables
+        ran = place.gmv("run")
+        assert ran.returncode == 0, ran.stderr
+        assert place.published() == EXPECTED
+
+
 CORRECTION = b"""transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value
 2023-03-05 00:00:00,2023-03-05,56,81426,10,50.00
 """

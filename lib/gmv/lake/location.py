@@ -341,5 +341,7 @@ def _place(uri: str) -> Any:
 def _tell_delta_rs() -> None:
     """delta-rs takes these from the environment only; the rest of AWS's variables it knows itself."""
     os.environ.setdefault("AWS_CONDITIONAL_PUT", "etag")
+    # Else it looks for a profile or a role in AWS only, not for a store that AWS_ENDPOINT_URL names.
+    os.environ.setdefault("AWS_FORCE_CREDENTIAL_LOAD", "true")
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         os.environ.setdefault("AWS_ALLOW_HTTP", "true")
