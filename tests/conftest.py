@@ -102,9 +102,5 @@ def store(tmp_path_factory, monkeypatch):
         object_store.forget_connections()
         yield running
         object_store.forget_connections()
-        for name in (
-            "AWS_ALLOW_HTTP",
-            "AWS_CONDITIONAL_PUT",
-            "AWS_FORCE_CREDENTIAL_LOAD",
-        ):  # set by the code under test
+        for name in object_store.BY_GMV:
             os.environ.pop(name, None)

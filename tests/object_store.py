@@ -28,6 +28,10 @@ from gmv.lake import spark
 GATEWAY = shutil.which("versitygw") or str(Path(sys.executable).with_name("versitygw"))
 
 
+BY_GMV = ("AWS_ALLOW_HTTP", "AWS_CONDITIONAL_PUT", "AWS_FORCE_CREDENTIAL_LOAD")
+"""Variables that gmv sets for delta-rs by itself."""
+
+
 class ObjectStore:
     """The server, until `stop`; it can be stopped and started again, with what it holds."""
 

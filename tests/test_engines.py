@@ -11,8 +11,11 @@ import small_lake
 from gmv import tables
 from gmv.lake import location, records
 from gmv.settings import PROJECT
+from object_store import BY_GMV
 
-EXAMPLES = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "engines.md").read_text(), re.DOTALL)
+PAGE = (PROJECT / "docs" / "engines.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+VARIABLES = dict(re.findall(r"`(AWS_\w+)=(true)`", PAGE))
 OF_THE_NEWEST_VERSION = [example for example in EXAMPLES if "version=" not in example]
 PUBLISHED = [
     (dt.date(2023, 2, 8), "internacional", Decimal("554.50")),
@@ -35,10 +38,14 @@ def test_each_reader_reads_a_folder_to_the_cent(example, tmp_path):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.split("\n")[0])
-def test_each_reader_reads_s3_to_the_cent(example, store):
+def test_each_reader_reads_s3_to_the_cent_by_what_the_page_says(example, store, monkeypatch):
     lake = location.location(f"s3://{store.make_bucket('gmv')}/lake")
     rows = [dict(zip(tables.DAILY_GMV.column_names, row, strict=True)) for row in PUBLISHED]
     records.append(lake, tables.DAILY_GMV, rows)
+    for name in BY_GMV:
+        monkeypatch.delenv(name)
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
     assert answer(example, str(lake)) == PUBLISHED
 
 
