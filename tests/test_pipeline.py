@@ -94,3 +94,23 @@ def test_worked_example_of_the_ledger(lake):
         "4 1 2023-03-10 nac +80.00/+1 2023-03-25 moved_day",
         "4 1 2023-03-25 nac +80.00/+1 2023-03-25 paid",
     ]
+
+
+def test_a_file_without_a_valid_record_is_quarantined_where_spark_plans_anew_while_it_works(lake, spark):
+    lake.arrive("a", "purchase 03-10T08:00 1 paid\nitem 03-10T08:00 1 1 50.00\ninfo 03-10T08:00 1 nac")
+    lake.run()
+    lake.put(
+        "product_item-b.csv",
+        """
+        transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value
+        2023-03-11 08:00:00,2023-03-11,1,5,1,50.005
+        """,
+    )
+    spark.conf.set("spark.sql.adaptive.enabled", "true")  # as on a server for many rows, or one elsewhere
+    try:
+        lake.run()
+    finally:
+        spark.conf.set("spark.sql.adaptive.enabled", "false")
+    quarantined = lake.reader.rows("select file, line from silver.quarantine")
+    assert quarantined == [{"file": "product_item-b.csv", "line": 2}]
+    assert lake.published() == ["2023-03-10 nac 50.00"]

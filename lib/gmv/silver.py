@@ -117,10 +117,16 @@ class Rejects:
         held = F.collect_set(F.when(is_rejected, F.col("sha256")))
         return read.observe(self._seen[event.name], held.alias("files"))
 
-    def files(self, event: EventTable) -> list[str]:
-        """The sha256 of the files with rejected records; none for a table that nothing was noticed of."""
+    def files(self, event: EventTable) -> list[str] | None:
+        """The sha256 of the files with rejected records; none for a table that nothing was read of.
+
+        None where that is unknown: of a query that gives no row, Spark's adaptive execution drops what was noticed.
+        """
         seen = self._seen.get(event.name)
-        return sorted(seen.get["files"]) if seen else []
+        if seen is None:
+            return []
+        files = seen.get.get("files")
+        return None if files is None else sorted(files)
 
 
 def absent_from(versions: DataFrame, existing: DataFrame, event: EventTable) -> DataFrame:

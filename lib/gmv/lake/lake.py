@@ -340,7 +340,8 @@ class Lake:
         """Append new versions, all tables at the same time; then replace what these bronze runs have in quarantine.
 
         Args:
-            rejected: the records for quarantine, by event table; only those of files with rejects are asked for.
+            rejected: the records for quarantine, by event table; only those of files with rejects are asked for, where
+                these are known.
             rejects: what was noticed while the new versions were made.
 
         Raises:
@@ -353,9 +354,9 @@ class Lake:
         is_few = unfinished.records <= MOST_ROWS_TO_COLLECT
         at_the_same_time([(self.append, event.versions, frame, is_few) for event, frame in new.items()])
         held = [
-            rejected[event].where(F.col("sha256").isin(files))
-            for event in rejected
-            if (files := rejects.files(event))
+            frame if files is None else frame.where(F.col("sha256").isin(files))
+            for event, frame in rejected.items()
+            if (files := rejects.files(event)) != []
         ]
         none = self.spark.createDataFrame([], _struct(QUARANTINE))
         quarantined = reduce(DataFrame.unionByName, held, none)
