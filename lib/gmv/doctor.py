@@ -100,20 +100,25 @@ def _folder(path: Path, must_exist: bool = False, to_write: bool = True) -> str:
     if location.is_remote(path):
         location.check(path)
         return f"{path} answers"
-    if not path.exists():
-        if must_exist:
-            raise GmvError(f"{path} does not exist. Make it, or name another.")
-        return f"{path} (will be made by the first run)"
-    if not path.is_dir():
-        raise GmvError(f"{path} is not a folder. Name another.")
-    if not os.access(path, os.R_OK | os.X_OK | (os.W_OK if to_write else 0)):
-        raise GmvError(f"{path} can't be {'written' if to_write else 'read'}. Change its permissions.")
-    return str(path)
+    nearest = _nearest(path)
+    if not nearest.is_dir():
+        raise GmvError(f"{nearest} is not a folder. Name another.")
+    if not os.access(nearest, os.R_OK | os.X_OK | (os.W_OK if to_write else 0)):
+        raise GmvError(f"{nearest} can't be {'written' if to_write else 'read'}. Change its permissions.")
+    if nearest == path:
+        return str(path)
+    if must_exist:
+        raise GmvError(f"{path} does not exist. Make it, or name another.")
+    return f"{path} (will be made by the first run)"
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there, and that this user may see."""
+    return next(folder for folder in [path, *path.parents] if os.path.exists(folder))  # Path.exists raises
 
 
 def _disk(lake: Path) -> str:
-    here = location.local_twin(lake)
-    existing = next(folder for folder in [here, *here.parents] if folder.exists())
+    existing = _nearest(location.local_twin(lake))
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES_WANTED:
         raise GmvError(f"Only {free / 2**30:.1f} GiB are free at {existing}; free some before the next run.")
