@@ -176,6 +176,23 @@ def test_an_anomaly_says_what_the_day_is_made_of(lake, slack):
     assert [event for _, _, event, _, _ in events(lake)] == ["raised", "delivered", "resolved", "delivered"]
 
 
+def test_a_block_keeps_back_no_end_but_a_blocks_and_nothing_else_keeps_its_end_back(lake, slack, monkeypatch):
+    use(monkeypatch, f"json://127.0.0.1:{slack.port}")
+    odd = {"run": "r02", "check": "day_drop", "severity": "warn", "subject": "2023-02-23", "message": "fell"}
+    for run, passed in (("r02", False), ("r03", True)):
+        judged = {**odd, "passed": passed, "recorded_at": at(f"2023-03-{run[1:]}")}
+        small_lake.write(lake, tables.CHECK_RESULTS, [judged])
+        refuse(lake, run, "refused_file")
+    watch(lake, "r04", "succeeded", today=day("2023-03-01"))
+    told = [(message["type"], message["title"]) for _, message in slack.got]
+    assert sorted(told[:2]) == [("failure", "GMV: anomaly"), ("failure", "GMV: blocked publication")]
+    assert told[2:] == [
+        ("success", "GMV: resolved: anomaly"),
+        ("success", "GMV: resolved: blocked publication"),
+        ("failure", "GMV: stale"),
+    ]
+
+
 def restate(lake: Path, run: str, amount: str) -> None:
     """Another price for a purchase of 18 February; the day is published anew."""
     old, change = Decimal("778.55"), Decimal(amount)
@@ -252,7 +269,7 @@ def test_a_receiver_that_answers_drop_by_drop_holds_nobody(lake, slack, monkeypa
     assert reason["message"] == "TimeoutError: not done after 1 s"
 
 
-@pytest.mark.parametrize(("status", "is_told"), [(302, False), (307, True)])
+@pytest.mark.parametrize(("status", "is_told"), [(301, False), (302, False), (303, False), (307, True)])
 def test_a_webhook_that_sends_elsewhere_has_the_message_only_if_that_goes_along(
     lake, slack, monkeypatch, status, is_told
 ):
@@ -285,9 +302,11 @@ def test_teams_gets_a_card_and_a_200_with_an_error_in_it_has_failed(lake, teams)
     assert "github.com" not in json.dumps(card), "a card that loads pictures from elsewhere"
 
 
-def test_one_address_that_fails_keeps_no_other_from_being_told(lake, slack, monkeypatch):
-    use(monkeypatch, f"nonsense://x, slack://{SLACK}")
+def test_one_address_that_fails_keeps_no_other_from_being_told(lake, slack, monkeypatch, capsys):
+    use(monkeypatch, f",nonsense://x, slack://{SLACK},\n")
     watch(lake, "r02", "failed", "boom")
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "to address 1 nonsense: apprise can't read address 1 nonsense; see docs/alerts.md" in said
     assert {(event, address) for _, _, event, _, address in events(lake)[1:]} == {
         ("failed", "1 nonsense"),
         ("delivered", "2 slack"),
@@ -308,27 +327,31 @@ class Mailbox:
         return "250 taken"
 
 
-@pytest.mark.parametrize("runs_dir", ["runs", "s3://acme-gmv/runs"])
-def test_mail_says_where_the_report_is_and_has_it_attached(lake, tmp_path, monkeypatch, runs_dir):
-    if runs_dir.startswith("s3:"):
-        pytest.importorskip("s3fs", reason="make setup-s3 brings it")
+@pytest.fixture
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
+    """The other side of mail."""
     mailbox = Mailbox()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = Controller(mailbox, hostname="127.0.0.1", port=port)
     server.start()
-    try:
-        use(monkeypatch, f"mailto://127.0.0.1:{port}?from=gmv@example.com&to=oncall@example.com")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        place = location(runs_dir) / "r02"
-        local_twin(place).mkdir(parents=True)
-        (local_twin(place) / "report.html").write_text("<p>the report</p>")
-        end_run(lake, "r02", "failed", "boom")
-        alerts.after_run(lake, "r02", TODAY, place / "report.html")
-    finally:
-        server.stop()
+    use(monkeypatch, f"mailto://127.0.0.1:{port}?from=gmv@example.com&to=oncall@example.com")
+    yield mailbox
+    server.stop()
+
+
+@pytest.mark.parametrize("runs_dir", ["runs", "s3://acme-gmv/runs"])
+def test_mail_says_where_the_report_is_and_has_it_attached(lake, tmp_path, monkeypatch, mailbox, runs_dir):
+    if runs_dir.startswith("s3:"):
+        pytest.importorskip("s3fs", reason="make setup-s3 brings it")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = location(runs_dir) / "r02"
+    local_twin(place).mkdir(parents=True)
+    (local_twin(place) / "report.html").write_text("<p>the report</p>")
+    end_run(lake, "r02", "failed", "boom")
+    alerts.after_run(lake, "r02", TODAY, place / "report.html")
     (mail,) = [message_from_bytes(content, policy=modern) for content in mailbox.got]
     assert mail["subject"] == "GMV: failed run"
     said = mail.get_body(("plain", "html")).get_content()
@@ -337,13 +360,34 @@ def test_mail_says_where_the_report_is_and_has_it_attached(lake, tmp_path, monke
     assert attached.get_filename() == "report.html" and b"the report" in attached.get_payload(decode=True)
 
 
-def test_a_message_has_the_link_under_which_people_find_the_report(lake, slack, monkeypatch, tmp_path):
-    monkeypatch.setenv("GMV_REPORT_LINK", "https://files.example.com/gmv/runs/")
-    settings.cache_clear()
+@pytest.mark.parametrize("report", [None, "gone.html"])
+def test_mail_arrives_without_a_report(lake, tmp_path, mailbox, report):
     end_run(lake, "r02", "failed", "boom")
-    alerts.after_run(lake, "r02", TODAY, tmp_path / "runs" / "r02" / "report.html")
-    ((_, message),) = slack.got
-    assert "Report: https://files.example.com/gmv/runs/r02/report.html" in json.dumps(message)
+    alerts.after_run(lake, "r02", TODAY, tmp_path / report if report else None)
+    (mail,) = [message_from_bytes(content, policy=modern) for content in mailbox.got]
+    said = mail.get_body(("plain", "html")).get_content()
+    assert "Run r02 failed. boom" in said and ("Report:" in said) is bool(report)
+    assert not list(mail.iter_attachments())
+
+
+@pytest.mark.parametrize("link", ["https://reports.example/gmv", "https://reports.example/gmv/"])
+def test_a_chat_gets_the_link_that_people_open_and_no_report(
+    lake, tmp_path, monkeypatch, slack, capsys, link
+):
+    use(monkeypatch, f"json://127.0.0.1:{slack.port}")
+    monkeypatch.setenv("GMV_REPORT_LINK", link)
+    settings.cache_clear()
+    report = tmp_path / "r02" / "report.html"
+    report.parent.mkdir()
+    report.write_text("<p>the report</p>")
+    end_run(lake, "r02", "failed", "boom")
+    alerts.after_run(lake, "r02", TODAY, report)
+    watch(lake, "r04", "succeeded")
+    (_, failed), (_, resolved) = slack.got
+    assert failed["message"].endswith("\n\nReport: https://reports.example/gmv/r02/report.html")
+    assert failed["attachments"] == []
+    assert resolved["message"].startswith("Resolved: ") and "Report:" not in resolved["message"]
+    assert capsys.readouterr().err == ""
 
 
 # --- Secrets, and the command -----------------------------------------------------------------------------
