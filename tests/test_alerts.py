@@ -302,6 +302,13 @@ def test_teams_gets_a_card_and_a_200_with_an_error_in_it_has_failed(lake, teams)
     assert "github.com" not in json.dumps(card), "a card that loads pictures from elsewhere"
 
 
+def test_of_others_than_teams_an_answer_that_speaks_of_errors_is_none(lake, slack, monkeypatch):
+    use(monkeypatch, f"json://127.0.0.1:{slack.port}")
+    slack.answers = [(200, '{"error": null}', 0.0)]
+    watch(lake, "r02", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "delivered"]
+
+
 def test_one_address_that_fails_keeps_no_other_from_being_told(lake, slack, monkeypatch, capsys):
     use(monkeypatch, f",nonsense://x, slack://{SLACK},\n")
     watch(lake, "r02", "failed", "boom")
@@ -368,6 +375,26 @@ def test_mail_arrives_without_a_report(lake, tmp_path, mailbox, report):
     said = mail.get_body(("plain", "html")).get_content()
     assert "Run r02 failed. boom" in said and ("Report:" in said) is bool(report)
     assert not list(mail.iter_attachments())
+
+
+def test_what_a_source_sent_is_text_in_a_mail_and_no_markup(lake, mailbox):
+    watch(lake, "r02", "failed", "03_gold failed: <img src='https://elsewhere.example/x.png'>.")
+    (mail,) = [message_from_bytes(content, policy=modern) for content in mailbox.got]
+    assert mail.get_content_type() == "text/plain" and "03_gold failed: <img src=" in mail.get_content()
+
+
+def test_a_mail_server_that_is_gone_is_asked_again_by_the_next_run(lake, mailbox, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    reached = settings().alert_urls.get_secret_value()
+    use(monkeypatch, f"mailto://127.0.0.1:{port}?from=gmv@example.com&to=oncall@example.com")
+    watch(lake, "r02", "failed", "boom")
+    use(monkeypatch, reached)
+    watch(lake, "r03", "failed", "boom")
+    assert [event for _, _, event, _, _ in events(lake)] == ["raised", "failed", "delivered"]
+    (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
+    assert reason["message"] == "no answer" and len(mailbox.got) == 1
 
 
 @pytest.mark.parametrize("link", ["https://reports.example/gmv", "https://reports.example/gmv/"])
