@@ -122,6 +122,16 @@ def test_content_that_was_retracted_or_put_back_is_not_ingested_again_under_any_
     assert folder.ids() == ["1"]
 
 
+def test_content_that_came_before_that_of_others_is_known_as_well(folder):
+    for number in (1, 2):
+        folder.put(f"{INFO}-{number}.csv", str(number))
+        folder.run()
+    for number in (1, 2):
+        folder.put(f"{INFO}-{number}-again.csv", str(number))
+    assert folder.run() == [f"{INFO}-1-again.csv repeated", f"{INFO}-2-again.csv repeated"]
+    assert folder.ids() == ["1", "2"]
+
+
 def test_content_that_no_table_fits_is_repeated_where_another_name_brought_it(folder):
     folder.put(f"{INFO}.csv", "1")
     folder.put("some notes.csv", "1")
