@@ -113,6 +113,23 @@ def test_a_day_whose_file_was_deleted_is_written_again(lake, tmp_path):
     assert export.parquet(Reader(lake), tmp_path, Window()).written == ["2023-02-18"]
 
 
+@pytest.mark.parametrize("is_folder_gone", [False, True])
+def test_a_day_that_is_gone_may_have_been_deleted_before(lake, tmp_path, is_folder_gone):
+    export.parquet(Reader(lake), tmp_path / "out", Window())
+    (tmp_path / "out" / "transaction_date=2023-02-18" / "daily_gmv.parquet").unlink()
+    if is_folder_gone:
+        (tmp_path / "out" / "transaction_date=2023-02-18").rmdir()
+    (tmp_path / "out" / "transaction_date=2023-02-23" / "notes.txt").write_text("mine")
+    records.replace_days(lake, [dt.date(2023, 2, 18), dt.date(2023, 2, 23)], [], {"run": "next"})
+    done = export.parquet(Reader(lake), tmp_path / "out", Window())
+    assert done.removed == ["2023-02-18", "2023-02-23"]
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")) == [
+        "_manifest.json",
+        "transaction_date=2023-02-08/daily_gmv.parquet",
+        "transaction_date=2023-02-23/notes.txt",
+    ]
+
+
 def test_a_mistyped_lake_does_not_empty_what_was_exported(lake, tmp_path):
     out = tmp_path / "out"
     export.parquet(Reader(lake), out, Window())
@@ -145,9 +162,9 @@ def test_csv_for_finance_is_exact(lake, tmp_path):
 def test_a_csv_that_was_deleted_is_written_again(lake, tmp_path):
     out = tmp_path / "out"
     assert export.csv(Reader(lake), out, Window()).written == ["daily_gmv.csv"]
-    assert export.csv(Reader(lake), out, Window()).unchanged == ["daily_gmv.csv"]
+    assert export.csv(Reader(lake), out, Window()) == export.Exported([], ["daily_gmv.csv"], [])
     (out / "daily_gmv.csv").unlink()
-    assert export.csv(Reader(lake), out, Window()).written == ["daily_gmv.csv"]
+    assert export.csv(Reader(lake), out, Window()) == export.Exported(["daily_gmv.csv"], [], [])
     assert (out / "daily_gmv.csv").exists()
 
 
@@ -168,6 +185,13 @@ def test_what_runs_read_and_write_is_no_target(lake, tmp_path, monkeypatch, plac
     with pytest.raises(UsageError, match=f"is in the {place}"):
         export.csv(Reader(lake), target, Window())
     assert not target.exists()
+
+
+def test_no_link_leads_an_export_into_the_lake(lake, tmp_path):
+    (tmp_path / "link").symlink_to(lake)
+    for reader, target in ((Reader(lake), tmp_path / "link"), (Reader(tmp_path / "link"), lake)):
+        with pytest.raises(UsageError, match="is in the lake"):
+            export.csv(reader, target / "finance", Window())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ a day that it already names with the same hash is not written again.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import io
@@ -178,8 +179,9 @@ def _replace(target: Path, name: str, content: bytes) -> None:
 
 def _remove(file: Path) -> None:
     file.unlink(missing_ok=True)
-    if not location.is_remote(file) and not any(file.parent.iterdir()):
-        file.parent.rmdir()
+    if not location.is_remote(file):
+        with contextlib.suppress(OSError):  # it is gone, or holds a file of another's
+            file.parent.rmdir()
 
 
 FORMATS: dict[str, Callable[[Reader, Path, Window], Exported]] = {"parquet": parquet, "csv": csv}
