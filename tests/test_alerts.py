@@ -457,6 +457,8 @@ def test_no_part_of_an_address_is_told_in_whatever_case_it_is_repeated():
     to = alerts.Address("1 slack", "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ")
     assert alerts._without_secrets("no t1jj3t3l2 nor TIIAJKDNLAZKCOXRIDEVI7FQ", to) == "no … nor …"
     assert alerts._without_secrets("moved to https://other.example/x", to) == "moved to …"
+    to = alerts.Address("1 json", "json://user:pass@host/pass/my-password")
+    assert alerts._without_secrets("no my-password", to) == "no …", "a part may hold another one"
 
 
 def test_alert_test_sends_one_message_and_says_what_became_of_it(slack):
