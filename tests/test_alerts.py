@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -269,6 +271,14 @@ def test_a_receiver_that_answers_drop_by_drop_holds_nobody(lake, slack, monkeypa
     assert reason["message"] == "TimeoutError: not done after 1 s"
 
 
+def test_what_is_given_up_neither_hides_its_error_nor_keeps_the_process():
+    with pytest.raises(ZeroDivisionError):
+        alerts._within(60, lambda: 1 // 0)
+    hangs = "import time; from gmv.run import alerts; alerts._within(0.1, lambda: time.sleep(60))"
+    ended = subprocess.run([sys.executable, "-c", hangs], capture_output=True, text=True, timeout=50)
+    assert "TimeoutError: not done after 0 s" in ended.stderr
+
+
 @pytest.mark.parametrize(("status", "is_told"), [(301, False), (302, False), (303, False), (307, True)])
 def test_a_webhook_that_sends_elsewhere_has_the_message_only_if_that_goes_along(
     lake, slack, monkeypatch, status, is_told
@@ -459,6 +469,8 @@ def test_no_part_of_an_address_is_told_in_whatever_case_it_is_repeated():
     assert alerts._without_secrets("moved to https://other.example/x", to) == "moved to …"
     to = alerts.Address("1 json", "json://user:pass@host/pass/my-password")
     assert alerts._without_secrets("no my-password", to) == "no …", "a part may hold another one"
+    to = alerts.Address("1 json", "json://u:pass@host")
+    assert alerts._without_secrets("under pass", to) == "under …", "three letters may be in any word"
 
 
 def test_alert_test_sends_one_message_and_says_what_became_of_it(slack):
