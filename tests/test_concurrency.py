@@ -96,6 +96,17 @@ def test_a_run_that_ended_well_lets_go_for_its_idle_children_too(tmp_path):
         child.communicate()
 
 
+def test_to_let_go_twice_lets_go_of_nothing_else(tmp_path):
+    held = lock.acquire(tmp_path / "one", "run one")
+    held.release()
+    other = lock.acquire(tmp_path / "two", "run two")  # most likely under the number that is free now
+    assert held.is_released
+    held.release()
+    with pytest.raises(LakeLocked, match="by run two"):
+        lock.acquire(tmp_path / "two", "too early")
+    other.release()
+
+
 def test_a_lock_that_was_inherited_is_of_its_own_lake_alone(tmp_path, monkeypatch):
     one = lock.acquire(tmp_path / "one", "run one")
     for name, value in one.environment().items():
