@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import pytest
 from gmv import explain, publication, show
-from gmv.errors import LakeLocked
+from gmv.errors import LakeLocked, UsageError
 from gmv.lake import lock, records
 from gmv.lake.reader import Damaged, Reader, at_one_moment
 from gmv.settings import PROJECT
@@ -125,6 +125,27 @@ def test_who_holds_the_lock_is_told_whatever_stood_there_before(tmp_path):
     with pytest.raises(LakeLocked, match=rf"by the run \(process {os.getpid()} on "):
         lock.acquire(tmp_path, "too early")
     held.release()
+
+
+@pytest.mark.parametrize("noted", ["", "{", '{"holder": "half a note"}'])
+def test_a_holder_who_has_not_noted_who_it_is_yet_is_another_run(tmp_path, noted):
+    held = lock.acquire(tmp_path, "the run")
+    (tmp_path / lock.LOCK_FILE).write_text(noted)
+    with pytest.raises(LakeLocked, match="is being written by another run"):
+        lock.ensure_free(tmp_path)
+    held.release()
+
+
+def test_a_lake_that_was_never_locked_is_free(tmp_path):
+    lock.ensure_free(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/lake"])
+def test_no_lake_is_made_of_a_file_or_below_one(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"/{place} is no folder: .* Name another by --lake"):
+        lock.acquire(tmp_path / place, "the run")
 
 
 def test_two_may_look_at_the_lock_at_once(tmp_path):
