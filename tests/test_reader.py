@@ -20,7 +20,7 @@ from gmv.lake import pruning, records
 from gmv.lake import reader as reader_module
 from gmv.lake.reader import Damaged, NotEnoughMemory, Reader
 from gmv.settings import settings
-from gmv.tables import DAILY_GMV, event_table
+from gmv.tables import DAILY_GMV, RUNS, event_table
 
 PURCHASE = event_table("purchase").latest
 NEWEST = dt.datetime(2024, 3, 2, 12, 0, 0, 999_400)
@@ -158,6 +158,15 @@ def test_published_days_that_have_a_file_each_in_an_older_lake_come_into_one_whe
     assert published(Reader(tmp_path)) == {1: "1.00", 2: "2.50", 3: "1.00"}
     assert len(Reader(tmp_path).files(DAILY_GMV)) == 1
     assert published(Reader(tmp_path, {DAILY_GMV.path: 0})) == {1: "1.00", 2: "1.00", 3: "1.00"}
+
+
+def test_a_table_of_monitoring_in_an_older_lake_gets_the_columns_that_were_declared_since(tmp_path):
+    write_deltalake(tmp_path / RUNS.path, pa.table({"run": ["a"], "event": ["ended"]}))
+    records.append(tmp_path, RUNS, [{"run": "b", "event": "ended", "outcome": "failed"}])
+    assert Reader(tmp_path).rows("select run, outcome from monitoring.runs order by run") == [
+        {"run": "a", "outcome": None},
+        {"run": "b", "outcome": "failed"},
+    ]
 
 
 def test_a_published_day_that_cannot_be_read_is_damage_by_name(tmp_path):
