@@ -14,7 +14,7 @@ from command import GMV
 from gmv import doctor, progress, publication, recovery
 from gmv.errors import GmvError
 from gmv.lake.reader import Damaged, Reader
-from gmv.tables import GMV_LEDGER, PRODUCT_ITEM, PROGRESS, PURCHASE, SILVER
+from gmv.tables import GMV_LEDGER, GOLD, PRODUCT_ITEM, PROGRESS, PURCHASE, SILVER
 
 HEADER = ",".join(PURCHASE.column_names) + "\n"
 ROW = "2023-02-03 00:00:00,2023-02-03,56,1223,3,2023-01-14,,619\n"
@@ -148,6 +148,18 @@ def test_a_table_that_was_brought_back_alone_stops_runs_until_it_is_made_up_for(
     for moment in (progress.BEGUN, progress.DONE):
         progress.note_rebuild(lake, "r3", moment)
     assert progress.gone_back(Reader(lake)) == []
+
+
+@pytest.mark.parametrize("table", GOLD, ids=lambda table: table.name)
+def test_gold_without_its_only_version_stops_runs(tmp_path, table):
+    small_lake.write_sample(tmp_path)
+    shutil.rmtree(tmp_path / "bronze")  # which nothing is noted of
+    progress.note(tmp_path, progress.Unfinished("ledger", ["r1"], 1, is_everything=True), "r1")
+    recovery.finish_killed_run(tmp_path)
+    shutil.rmtree(tmp_path / table.path)
+    assert progress.gone_back(Reader(tmp_path)) == [table]
+    with pytest.raises(GmvError, match=rf"{table.path}.*Nothing was changed"):
+        recovery.finish_killed_run(tmp_path)
 
 
 def runs_folder_is_a_file(lake: Path, runs: Path) -> None:

@@ -253,6 +253,17 @@ def test_a_rebuild_that_is_killed_after_it_gave_up_a_part_of_the_history_keeps_w
     assert progress.unfinished_rebuilds(used.reader, progress.HISTORY_LOST) == []
 
 
+def test_a_history_that_is_gone_stops_runs_and_a_rebuild_says_what_that_means(used, spark):
+    published = used.published()
+    shutil.rmtree(used.path / DAILY_GMV_HISTORY.path)
+    with pytest.raises(GmvError, match=r"^gold/daily_gmv_history: .*gone.*`gmv rebuild`"):
+        used.run()
+    (said,) = rebuilt(used, spark).repaired
+    assert said.startswith("gold/daily_gmv_history was older, or gone")
+    assert used.published() == published
+    used.run(notebooks=("03_gold",))
+
+
 def newest_commit(folder: Path) -> Path:
     return max(folder.glob("_delta_log/*.json"))
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from gmv import tables
 from gmv.lake import records
 from gmv.lake.reader import Reader
-from gmv.tables import EVENT_TABLES, GMV_LEDGER, PROGRESS, STRIPPED, Table
+from gmv.tables import EVENT_TABLES, PROGRESS, STRIPPED, Table
 
 SILVER, LEDGER = STEPS = ("silver", "ledger")
 BEGUN, DONE = "rebuild", "rebuilt"
-WRITTEN_BY = {SILVER: tables.SILVER, LEDGER: (GMV_LEDGER,)}
-"""The tables that a step makes of bronze."""
+NOTED_WITH = {SILVER: tables.SILVER, LEDGER: tables.GOLD}
+"""The tables whose versions are noted with a step: none of them is older ever after."""
 HISTORY_LOST = "history lost"
 
 _OUT_OF_FORCE = """
@@ -109,7 +109,7 @@ def note_rebuild(lake_path: Path, run: str, moment: str) -> None:
     """
     is_done = moment == DONE
     runs = unfinished_rebuilds(Reader(lake_path)) if is_done else [run]
-    _append(lake_path, moment, runs, run, [*chain(*WRITTEN_BY.values())] if is_done else [])
+    _append(lake_path, moment, runs, run, [*chain(*NOTED_WITH.values())] if is_done else [])
 
 
 def unfinished_rebuilds(reader: Reader, moment: str = BEGUN) -> list[str]:
@@ -129,14 +129,12 @@ def unfinished_rebuilds(reader: Reader, moment: str = BEGUN) -> list[str]:
 
 def note(lake_path: Path, taken: Unfinished, run: str) -> None:
     """Note that a step has taken these bronze runs in; call it after the step's last commit."""
-    _append(lake_path, taken.step, taken.runs, run, WRITTEN_BY[taken.step])
+    _append(lake_path, taken.step, taken.runs, run, NOTED_WITH[taken.step])
 
 
-def _append(
-    lake_path: Path, step: str, bronze_runs: Sequence[str], run: str, written: Sequence[Table]
-) -> None:
+def _append(lake_path: Path, step: str, bronze_runs: Sequence[str], run: str, noted: Sequence[Table]) -> None:
     reader = Reader(lake_path)
-    versions = {table.path: reader.version(table) for table in written}
+    versions = {table.path: version for table in noted if (version := reader.version(table)) is not None}
     common = {
         "step": step,
         "run": run,
@@ -147,7 +145,7 @@ def _append(
 
 
 def gone_back(reader: Reader) -> list[Table]:
-    """The tables that are older than what has been noted of them: brought back from a backup, without the rest."""
+    """The tables that are gone, or older than what has been noted of them, such as from a backup."""
     noted = reader.rows(
         "select table_versions from monitoring.progress where table_versions is not null "
         "qualify row_number() over (partition by step order by recorded_at desc) = 1 order by recorded_at"
@@ -155,8 +153,9 @@ def gone_back(reader: Reader) -> list[Table]:
     versions = dict(chain.from_iterable(json.loads(row["table_versions"]).items() for row in noted))
     return [
         table
-        for table in chain.from_iterable(WRITTEN_BY.values())
-        if (reader.version(table) or 0) < (versions.get(table.path) or 0)
+        for table in chain.from_iterable(NOTED_WITH.values())
+        if table.path in versions
+        and ((version := reader.version(table)) is None or version < versions[table.path])
     ]
 
 

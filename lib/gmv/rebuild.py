@@ -82,6 +82,10 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
         lost += _without_empty_commits(lake.path, table, run)
     lost += [*_repair(lake.path, GMV_LEDGER, run), *_repair(lake.path, DAILY_GMV_HISTORY, run)]
     is_history_whole = not progress.unfinished_rebuilds(Reader(lake.path), progress.HISTORY_LOST)
+    if is_history_whole and DAILY_GMV_HISTORY in progress.gone_back(Reader(lake.path)):
+        lost.append(
+            f"{DAILY_GMV_HISTORY.path} was older, or gone: of what it told, only the last publication is known"
+        )
     to_silver = progress.unfinished(Reader(lake.path), progress.SILVER)
     beside = Lake(lake.path / BESIDE / run, lake.spark)
     with show("from bronze"):

@@ -62,7 +62,7 @@ def _require_whole(lake_path: Path) -> None:
         reader.require_commit(table)
     if older := progress.gone_back(reader):
         raise GmvError(
-            f"{', '.join(table.path for table in older)}: older than monitoring/progress, which tells of later bronze "
-            "runs in it. Nothing was changed; bring back from the backup what is of the same moment, or let "
+            f"{', '.join(table.path for table in older)}: older than what monitoring/progress tells of, or gone. "
+            "Nothing was changed; bring back from the backup what is of the same moment, or let "
             "`gmv rebuild` make up for what it lacks."
         )

@@ -276,7 +276,7 @@ PROGRESS = Table(
         Column("bronze_run", "string"),
         Column("run", "string"),
         Column("recorded_at", "timestamp_ntz"),  # UTC
-        Column("table_versions", "string"),  # JSON: of the step's tables, that have taken it in
+        Column("table_versions", "string"),  # JSON: of silver, or of gold, at that time
     ),
 )
 PARTITION_STATS = Table(
