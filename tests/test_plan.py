@@ -96,9 +96,9 @@ def test_a_run_does_exactly_what_was_planned(lake, monkeypatch):
         ("notes.csv", "refused"),
         ("product_item-bad.csv", "ingested"),
         ("product_item-february.csv", "ingested"),
-        ("purchase-again.csv", "repeated"),
         ("purchase-february.csv", "ingested"),
         ("purchase_extra_info-february.csv", "ingested"),
+        ("purchase-again.csv", "repeated"),
     ]
     assert planned.touched_purchases == 4
     assert {on: planned.days[on] for on in ("2023-01-10", "2023-02-07", "2023-02-11", "2023-02-12")} == {
