@@ -179,27 +179,43 @@ def _seconds(numbers: np.ndarray) -> np.ndarray:
 
 def _purchases_by_day(
     days: np.ndarray, trend: np.ndarray, purchases: int, per_day: int, rng: np.random.Generator
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """How many purchases each day brings: `purchases` in all of the history, then about `per_day` a day.
 
     Args:
         trend: each of the history's days by its average.
+
+    Returns:
+        The purchases of each day, and which share of them is as many as `per_day` a day: 1 where they are fewer.
     """
     weekday = (days.astype("i8") + 3) % 7  # 1970-01-01 was a Thursday
     volume = WEEKDAYS[weekday] * rng.lognormal(0, 0.05, len(days))
     history = volume[: len(trend)] * trend
     until = np.rint(purchases * np.cumsum(history) / history.sum()).astype("i8")
-    return np.concatenate([np.diff(until, prepend=0), np.rint(per_day * volume[len(trend) :]).astype("i8")])
+    counts, after = np.diff(until, prepend=0), np.rint(per_day * volume[len(trend) :]).astype("i8")
+    shares = np.minimum(per_day * volume[: len(trend)] / np.maximum(counts, 1), 1)
+    return np.concatenate([counts, after]), np.concatenate([shares, np.ones(len(after))])
 
 
-def _arrivals(days: np.ndarray, counts: np.ndarray, seed: int) -> Iterator[Events]:
-    """What arrives on each of the days, in the order of its arrival."""
+def _arrivals(
+    days: np.ndarray, counts: np.ndarray, shares: np.ndarray, last_day: np.datetime64, seed: int
+) -> Iterator[Events]:
+    """What arrives on each of the days, in the order of its arrival.
+
+    Args:
+        shares: of each day's purchases, how many have events that arrive after the first load.
+        last_day: of the first load.
+    """
     on_their_way: Events = {}
     first_id = 1
-    for day, count in zip(days, counts, strict=True):
+    for day, count, share in zip(days, counts, shares, strict=True):
         rng = np.random.default_rng((seed, int(day.astype("i8"))))
         arrived: Events = {}
-        for table, events in _lives(day, first_id, int(count), rng).items():
+        lives = _lives(day, first_id, int(count), rng)
+        goes_on = rng.random(count) < share
+        for table, events in lives.items():
+            is_in_load = events["arrives"].astype("M8[D]") <= last_day
+            events = events[is_in_load | goes_on[events["purchase_id"] - first_id]]
             waiting = np.concatenate([on_their_way[table], events]) if table in on_their_way else events
             is_here = waiting["arrives"].astype("M8[D]") == day
             on_their_way[table] = waiting[~is_here]
@@ -274,6 +290,8 @@ def generate(
     """Write a first load, and the files of the days after it. Returns every file with its rows and bytes.
 
     The first load does not depend on `increments`, nor on `per_day` unless it is steady: more of them only add files.
+    A day after it brings `per_day` new purchases, and the late events and corrections that so many a day have,
+    however many more the history had: else a day after a larger history would bring more.
 
     Args:
         out: folder to make. It appears whole or not at all.
@@ -282,7 +300,8 @@ def generate(
         seed: the same one gives the same bytes.
         end_date: the last day of the first load, which holds all that arrived by its end.
         parts: files per table of the first load, each of some months of arrivals.
-        per_day: purchases made on each day after the first load, on average, whatever its size.
+        per_day: purchases made on each day after the first load, on average, whatever its size. Of a history with
+            more a day, only so many have events that arrive after the first load.
         steady: the first load has `per_day` purchases a day, too, and as many days as that takes, instead of two
             years on which they grow. So more purchases are a longer history, not fuller days.
 
@@ -297,11 +316,13 @@ def generate(
     trend = np.ones(max(1, round(purchases / per_day))) if steady else np.linspace(*GROWTH, HISTORY_DAYS)
     first_day = np.datetime64(end_date - timedelta(days=len(trend) - 1), "D")
     days = first_day + np.arange(len(trend) + increments)
-    counts = _purchases_by_day(days, trend, purchases, per_day, np.random.default_rng(seed))
+    counts, shares = _purchases_by_day(days, trend, purchases, per_day, np.random.default_rng(seed))
+    if steady:
+        shares = np.ones(len(days))
 
     files = _Files(partial)
     begun = None
-    for number, arrived in enumerate(_arrivals(days, counts, seed)):
+    for number, arrived in enumerate(_arrivals(days, counts, shares, days[len(trend) - 1], seed)):
         if number >= len(trend):
             suffix = f"-{days[number]}"
         else:

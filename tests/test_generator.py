@@ -323,3 +323,14 @@ def test_a_share_that_is_off_by_a_third_is_not_plausible() -> None:
     assert is_plausible(1_000, 20_000, 0.05)
     assert not is_plausible(1_333, 20_000, 0.05)
     assert not is_plausible(667, 20_000, 0.05)
+
+
+def test_a_day_brings_the_late_company_of_its_own_purchases_however_full_the_history(tmp_path: Path) -> None:
+    rows = {}
+    for purchases in (20_000, 200_000):
+        # At its end, the history has 50 purchases a day, or 500.
+        out = tmp_path / str(purchases)
+        files = generator.generate(out, purchases, increments=1, end_date=END_DATE, per_day=50)
+        rows[purchases] = sum(file.rows for file in files if DAYS[0] in file.path.name)
+
+    assert 0.8 <= rows[200_000] / rows[20_000] <= 1.2
