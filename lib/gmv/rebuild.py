@@ -268,7 +268,7 @@ def _without_empty_commits(lake_path: Path, table: Table, run: str) -> list[str]
 def _without_damaged_checkpoints(lake_path: Path, table: Table, run: str) -> list[str]:
     """Let a table be opened by its commits, where a summary of them is all that can't be read."""
     path = lake_path / table.path
-    if location.is_remote(path) or not path.exists() or _opens(path):
+    if location.is_remote(path) or _opens(path):
         return []
     aside = {
         file: lake_path / DAMAGED / run / f"{table.path}_log" / file.name
@@ -284,8 +284,11 @@ def _without_damaged_checkpoints(lake_path: Path, table: Table, run: str) -> lis
 
 
 def _opens(path: Path) -> bool:
+    """Whether a table's log can be read, or there is none to read."""
     try:
         DeltaTable(str(path)).file_uris()
+    except TableNotFoundError:
+        return not path.exists()
     except Exception:  # whatever is wrong with it
         return False
     return True
@@ -294,14 +297,7 @@ def _opens(path: Path) -> bool:
 def _set_aside_unless_open(lake_path: Path, table: Table, run: str) -> bool:
     """Move a table away whose log can't be read, so that a new one can take its place."""
     path = lake_path / table.path
-    try:
-        DeltaTable(str(path)).file_uris()
-    except TableNotFoundError:
-        if not path.exists():
-            return False
-    except Exception:
-        pass
-    else:
+    if _opens(path):
         return False
     _move(path, lake_path / DAMAGED / run / table.path)
     return True
