@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import reduce
 from operator import and_
 
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -95,38 +95,6 @@ def versions(read: DataFrame, event: EventTable) -> DataFrame:
         .where(F.col("copy") == 1)
         .select(*event.versions.column_names)
     )
-
-
-class Rejects:
-    """Notices the files that hold rejected records while their versions are made.
-
-    Most deliveries have none; so their records need not be read a second time to look for some.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[str, Observation] = {}
-
-    def noticed(self, read: DataFrame, event: EventTable) -> DataFrame:
-        """The same rows; once they have been through a query, `files` knows.
-
-        Args:
-            read: what `read_values` returns.
-        """
-        self._seen[event.name] = Observation(f"rejects_{event.name}")
-        is_rejected = F.size("reasons") > 0
-        held = F.collect_set(F.when(is_rejected, F.col("sha256")))
-        return read.observe(self._seen[event.name], held.alias("files"))
-
-    def files(self, event: EventTable) -> list[str] | None:
-        """The sha256 of the files with rejected records; none for a table that nothing was read of.
-
-        None where that is unknown: of a query that gives no row, Spark's adaptive execution drops what was noticed.
-        """
-        seen = self._seen.get(event.name)
-        if seen is None:
-            return []
-        files = seen.get.get("files")
-        return None if files is None else sorted(files)
 
 
 def absent_from(versions: DataFrame, existing: DataFrame, event: EventTable) -> DataFrame:

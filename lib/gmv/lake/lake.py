@@ -23,9 +23,9 @@ from gmv.errors import UsageError
 from gmv.lake import faults, ledger_days, merging, pruning, records
 from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
+from gmv.lake.rejects import Rejects
 from gmv.progress import Unfinished
 from gmv.settings import settings
-from gmv.silver import Rejects
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, PURCHASE, QUARANTINE, STRIPPED, EventTable, Table
 
 MOST_ROWS_TO_COLLECT = 100_000
@@ -340,8 +340,7 @@ class Lake:
         """Append new versions, all tables at the same time; then replace what these bronze runs have in quarantine.
 
         Args:
-            rejected: the records for quarantine, by event table; only those of files with rejects are asked for, where
-                these are known.
+            rejected: the records for quarantine, by event table.
             rejects: what was noticed while the new versions were made.
 
         Raises:
@@ -353,11 +352,7 @@ class Lake:
             self._require_as_read(event.versions)
         is_few = unfinished.records <= MOST_ROWS_TO_COLLECT
         at_the_same_time([(self.append, event.versions, frame, is_few) for event, frame in new.items()])
-        held = [
-            frame if files is None else frame.where(F.col("sha256").isin(files))
-            for event, frame in rejected.items()
-            if (files := rejects.files(event)) != []
-        ]
+        held = rejects.among(rejected)
         none = self.spark.createDataFrame([], _struct(QUARANTINE))
         quarantined = reduce(DataFrame.unionByName, held, none)
         self.replace(QUARANTINE, quarantined, "run", unfinished.runs, is_few or not held)
