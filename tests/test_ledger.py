@@ -16,7 +16,7 @@ import strategies
 from gmv import gold, ledger, silver
 from gmv.lake import lake as lake_of_spark
 from gmv.lake.lake import Lake, Touched
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.tables import EVENT_TABLES, GMV_LEDGER
 from model import Event, ProductItem, Purchase, PurchaseExtraInfo
 from pyspark.sql import functions as F

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from gmv import checks, quality, status
 from gmv.errors import PublicationRefused, UsageError
 from gmv.lake.reader import Reader
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.publication import Plan, ledger_sums
 from gmv.quality import acceptance, days, findings
 from gmv.quality.standing import standing

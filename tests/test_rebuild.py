@@ -15,7 +15,7 @@ from gmv import identity, monitoring, progress, publication, rebuild, silver
 from gmv.errors import GmvError
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Damaged, Reader, data_files
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.rebuild import Rebuilt
 from gmv.tables import (
     DAILY_GMV,

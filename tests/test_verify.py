@@ -12,7 +12,7 @@ import pytest
 from command import GMV
 from gmv.lake import ledger_days, lock, records
 from gmv.lake.reader import Reader
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.tables import (
     DAILY_GMV,
     DAILY_GMV_HISTORY,

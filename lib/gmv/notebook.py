@@ -16,8 +16,8 @@ from gmv import bronze, identity, parameters, progress, publication, recovery, v
 from gmv.errors import GmvError, UsageError
 from gmv.lake import faults, location, lock, records
 from gmv.lake.reader import Reader
+from gmv.lake.unfinished import Unfinished
 from gmv.parameters import parse_date
-from gmv.progress import Unfinished
 from gmv.publication import Window
 from gmv.quality import acceptance
 from gmv.settings import settings

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from gmv import tables
 from gmv.lake import records
 from gmv.lake.reader import Reader
+from gmv.lake.unfinished import Unfinished
 from gmv.tables import EVENT_TABLES, PROGRESS, STRIPPED, Table
 
 SILVER, LEDGER = STEPS = ("silver", "ledger")
@@ -25,34 +25,6 @@ _OUT_OF_FORCE = """
         and outcome = 'retracted'"""
 OUT_OF_FORCE = _OUT_OF_FORCE.format(of_runs="")
 """SQL: the sha256 of every file that is retracted: its records stay in bronze, and count nowhere else."""
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """The bronze runs that a step's progress lacks.
-
-    Attributes:
-        step: `silver` or `ledger`.
-        runs: their ids, oldest first.
-        records: how many records they brought.
-        is_everything: the step has taken in nothing yet, so these are all there are.
-        retractions: those of the runs that took a file out of force, or put it back.
-        changed_files: sha256 of the files that they did it to.
-        out_of_force: sha256 of every file that is retracted now; for the ledger, as far as silver has taken it in.
-    """
-
-    step: str
-    runs: Sequence[str]
-    records: int
-    is_everything: bool
-    retractions: Sequence[str] = ()
-    changed_files: Sequence[str] = ()
-    out_of_force: Sequence[str] = ()
-
-    @property
-    def arrivals(self) -> list[str]:
-        """Those of the runs that brought files."""
-        return [run for run in self.runs if run not in self.retractions]
 
 
 def unfinished(reader: Reader, step: str) -> Unfinished:

@@ -25,7 +25,7 @@ from gmv.errors import GmvError
 from gmv.lake import location
 from gmv.lake.lake import Lake, Touched, at_the_same_time, in_force
 from gmv.lake.reader import Damaged, Reader, data_files, empty_commit
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.tables import (
     DAILY_GMV,
     DAILY_GMV_HISTORY,

@@ -20,7 +20,7 @@ from gmv.errors import UsageError
 from gmv.lake import records
 from gmv.lake.lake import Lake, in_force
 from gmv.lake.reader import Reader
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.tables import EVENT_TABLES, FILES, QUARANTINE
 
 

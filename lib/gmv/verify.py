@@ -22,7 +22,7 @@ import duckdb
 from gmv import progress
 from gmv.lake import ledger_days, pruning, records
 from gmv.lake.reader import Reader, remedy
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.tables import (
     DAILY_GMV,
     DAILY_GMV_HISTORY,

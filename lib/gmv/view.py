@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from gmv.bronze import WAITING, Arrivals
 from gmv.lake.reader import BROUGHT, Reader
+from gmv.lake.unfinished import Unfinished
 from gmv.landing import LandingFile
-from gmv.progress import Unfinished
 from gmv.publication import Plan, Window
 from gmv.tables import EventTable
 from gmv.verify import Certificate

@@ -24,7 +24,7 @@ from gmv.lake import faults, ledger_days, merging, pruning, records
 from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
 from gmv.lake.rejects import Rejects
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.settings import settings
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, PURCHASE, QUARANTINE, STRIPPED, EventTable, Table
 

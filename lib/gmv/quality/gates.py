@@ -18,7 +18,7 @@ from gmv.checks import (
 from gmv.errors import PublicationRefused
 from gmv.lake import pruning
 from gmv.lake.reader import Reader
-from gmv.progress import Unfinished
+from gmv.lake.unfinished import Unfinished
 from gmv.publication import Place, Plan, differing
 from gmv.quality import acceptance, days, files, oddities, standing
 from gmv.quality.acceptance import Acceptance
