@@ -111,6 +111,9 @@ def write_sample(lake: Path, run: str = "20230301T060000-0001") -> None:
             event.bronze,
             [{**raw, **brought, "line": line, "ingested_at": started} for line, raw in enumerate(records, 2)],
         )
+        taken_in = {"path": brought["file"], "table": event.name, "sha256": brought["sha256"], "run": run}
+        ingested = {"records": len(records), "outcome": "ingested", "recorded_at": started}
+        write(lake, tables.FILES, [taken_in | ingested])
         versions = [
             {column.name: _typed(column.type, raw[column.name]) for column in event.columns}
             for raw in records
@@ -135,6 +138,8 @@ def write_sample(lake: Path, run: str = "20230301T060000-0001") -> None:
             for (layer, table, on), records in counts.items()
         ],
     )
+    progress = {"bronze_run": run, "run": run, "recorded_at": ended}
+    write(lake, tables.PROGRESS, [{"step": step, **progress} for step in ("silver", "ledger")])
     common = {"run": run, "kind": "run", "code_version": "0123abc", "as_of_date": day("2023-03-01")}
     write(
         lake,
