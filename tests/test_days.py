@@ -49,7 +49,7 @@ def publish(lake, run: str, days=range(1, 32)) -> list[dict]:
     coming = {
         place: gmv for place, gmv in publication.ledger_sums(Reader(lake)).items() if place[0].day in days
     }
-    return publication.publish(lake, Reader(lake), coming, map(day, days), run)
+    return publication.publish(lake, Reader(lake), coming, map(day, days), run, recomputed=[], checks=[])
 
 
 def numbers(lake) -> list[str]:

@@ -139,7 +139,8 @@ def publish(
     coming: Mapping[Place, Decimal],
     days: Iterable[dt.date],
     run: str,
-    *passed: Sequence[Mapping] | None,
+    recomputed: Sequence[Mapping] | None,
+    checks: Sequence[Mapping] | None,
 ) -> list[dict]:
     """Replace the days whose numbers change, in one commit, and note each change in the history.
 
@@ -148,7 +149,7 @@ def publish(
         coming: the numbers of all `days`.
         days: the days that may be replaced.
         run: recorded with the commit and the history.
-        passed: what each gate told; None: it refused, or was not asked.
+        recomputed, checks: what both gates told of these numbers; None: it refused, or was not asked.
 
     Returns:
         The new rows of `gold/daily_gmv_history`; none when every day has its number already.
@@ -156,7 +157,7 @@ def publish(
     Raises:
         UsageError: a gate is not passed.
     """
-    if None in passed:
+    if recomputed is None or checks is None:
         raise UsageError(
             "These numbers have not passed every check, so nothing was published. "
             "Run the cells above that check them; where one refuses, it says what to do."
