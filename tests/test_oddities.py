@@ -418,7 +418,7 @@ def publish(path, *rows: tuple, run: str, on: str) -> None:
 def found_in(path, sums, coming, of):
     """What is odd about these days of a lake."""
     reader = Reader(path)
-    return days.found(reader, sums, coming, days.judged(reader, coming, of))
+    return days.found(reader, sums, coming, days.judged(reader, coming, of, fed=()), flagged=())
 
 
 def test_a_new_subsidiary_names_the_one_that_it_is_like(tmp_path):
@@ -600,7 +600,7 @@ def test_days_that_were_flagged_do_not_become_what_is_normal():
     longer = regular(20) | faulty
     assert spoke(longer, flagged=flagged) == ["weekday_gmv"]
     corrected = longer | {one: numbers[one] / 3 for one in faults}
-    before = anomalies.expected(corrected, LAST)
+    before = anomalies.expected(corrected, LAST, ())
     assert before is not None and before.weeks == 20, "a corrected day is not the one that was flagged"
 
 
@@ -614,14 +614,14 @@ def test_what_is_odd_now_is_not_normal_for_the_weeks_after_it():
 
 def test_the_judged_day_is_not_its_own_baseline():
     numbers = regular()
-    assert anomalies.expected(numbers, LAST) == anomalies.expected(numbers | {LAST: Decimal(1)}, LAST)
+    assert anomalies.expected(numbers, LAST, ()) == anomalies.expected(numbers | {LAST: Decimal(1)}, LAST, ())
 
 
 def test_nothing_is_no_anomaly_where_nothing_is_likely():
     """Of a small subsidiary: some weeks nothing, some weeks a lot, so that the band reaches below 1."""
     often = itertools.cycle(map(Decimal, (0, 0, 5, 500, 50_000)))
     numbers = {LAST - dt.timedelta(weeks=week): next(often) for week in range(1, 27)}
-    before = anomalies.expected(numbers, LAST)
+    before = anomalies.expected(numbers, LAST, ())
     assert before is not None and before.low < 1
     assert spoke(numbers | {LAST: Decimal(0)}) == []
 
@@ -695,7 +695,7 @@ def test_what_an_earlier_run_flagged_is_no_evidence_for_a_number_nor_for_rows(tm
 
     def spoke_of(*flagged: Finding) -> list[str]:
         reader = Reader(tmp_path)
-        found = days.found(reader, sums, coming, days.judged(reader, coming, {LAST}), flagged)
+        found = days.found(reader, sums, coming, days.judged(reader, coming, {LAST}, fed=()), flagged)
         weekday = [found[BY_NAME[name]] for name in ("weekday_gmv", "weekday_records")]
         return [one.subject.split()[1] for findings in weekday for one in findings]
 

@@ -129,7 +129,9 @@ def test_a_cent_between_silver_and_ledger_blocks_and_names_day_value_and_purchas
 def test_days_that_a_run_does_not_look_at_are_not_compared(lake):
     sums, on = ledger_sums(Reader(lake)), day("2023-02-18")
     coming = {place: gmv for place, gmv in sums.items() if place[0] == on}
-    assert failed(quality.check_gold(Reader(lake), coming, Plan([on], [], [], [], sums), RUN)) == []
+    assert (
+        failed(quality.check_gold(Reader(lake), coming, Plan([on], [], [], [], sums, TODAY), RUN, None)) == []
+    )
 
 
 def test_where_silver_and_ledger_disagree_the_purchases_are_named_that_do(lake):
@@ -288,23 +290,23 @@ def account(records: int, new_versions: int, quarantined: int) -> dict:
 
 
 def test_row_accounts_that_do_not_add_up_block(lake):
-    assert failed(quality.check_silver(Reader(lake), [account(11, 8, 3)], RUN)) == []
+    assert failed(quality.check_silver(Reader(lake), [account(11, 8, 3)], RUN, None)) == []
     with pytest.raises(PublicationRefused) as refused:
-        quality.check_silver(Reader(lake), [account(11, 8, 4)], RUN)
+        quality.check_silver(Reader(lake), [account(11, 8, 4)], RUN, None)
     assert "row_accounting: purchase.csv has 11 records, but 8 new + 4 quarantined." in str(refused.value)
     assert "--accept" not in str(refused.value)
     assert noted(lake) == [("row_accounting", "block", "purchase.csv", False)]
 
 
 def test_a_purchase_with_two_rows_in_silver_blocks(lake):
-    assert failed(quality.check_silver(Reader(lake), [], RUN)) == []
+    assert failed(quality.check_silver(Reader(lake), [], RUN, None)) == []
     again = Reader(lake).rows("select * from silver.purchase where purchase_id = '56'")
     write(lake, PURCHASE.latest, again)
     with pytest.raises(PublicationRefused, match="silver/purchase has 7 rows for 6 purchases"):
-        quality.check_silver(Reader(lake), [], RUN)
+        quality.check_silver(Reader(lake), [], RUN, None)
     write(lake, PRODUCT_ITEM.latest, Reader(lake).rows("select * from silver.product_item limit 1"))
     with pytest.raises(PublicationRefused, match="silver/product_item has 7 rows for 6 purchases"):
-        quality.check_silver(Reader(lake), [], RUN)
+        quality.check_silver(Reader(lake), [], RUN, None)
 
 
 def test_of_the_purchases_that_a_run_touched_alone_it_is_asked_whether_they_have_two_rows(lake):

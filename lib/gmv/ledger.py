@@ -148,7 +148,7 @@ def difference(should_hold: DataFrame, holds: DataFrame) -> DataFrame:
     )
 
 
-def with_cause(difference: DataFrame, by_retraction: DataFrame | None = None) -> DataFrame:
+def with_cause(difference: DataFrame, by_retraction: DataFrame | None) -> DataFrame:
     """The postings of a difference, each with what caused it.
 
     Args:

@@ -256,14 +256,17 @@ _REASONS = f"""
 """
 
 
-def _by_reason(begin: str, rows: list[dict], most: int = 3) -> str:
+_MOST_REASONS = 3
+
+
+def _by_reason(begin: str, rows: list[dict]) -> str:
     if not rows:
         return ""
     told = [
         f"{why(row['reason'], row['adds'], row['cause'])} {row['amount']:+,.2f} ({row['purchases']:,} purchase(s))"
-        for row in rows[:most]
+        for row in rows[:_MOST_REASONS]
     ]
-    rest = sum((row["amount"] for row in rows[most:]), Decimal("0.00"))
+    rest = sum((row["amount"] for row in rows[_MOST_REASONS:]), Decimal("0.00"))
     return f"{begin}: {'; '.join([*told, *([f'other reasons {rest:+,.2f}'] if rest else [])])}."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -65,8 +65,8 @@ class Plan:
     recompute: Sequence[dt.date]
     pending: Sequence[dt.date]
     in_progress: Sequence[dt.date]
-    ledger: Mapping[Place, Decimal] = field(default_factory=dict, repr=False, compare=False)
-    today: dt.date = field(default=dt.date.max, repr=False, compare=False)
+    ledger: Mapping[Place, Decimal]
+    today: dt.date
 
     @property
     def days(self) -> list[dt.date]:

@@ -49,7 +49,7 @@ BEHIND: dict[str, EventTable] = {
 """The table whose event makes a purchase's standing change for this reason."""
 
 
-def why(reason: str, adds: bool, cause: str = "event") -> str:
+def why(reason: str, adds: bool, cause: str) -> str:
     """A reason of the ledger in words.
 
     Args:

@@ -128,10 +128,10 @@ def which_rows(one_row_is: str, which: str, drawn: int, of: int) -> str:
     return f"Each row: {one_row_is}.{part}"
 
 
-def as_csv(columns: Sequence[str], of_rows: Iterable[dict[str, Any]], for_spreadsheet: bool = False) -> str:
+def as_csv(columns: Sequence[str], of_rows: Iterable[dict[str, Any]]) -> str:
     """As `write_csv` writes them."""
     text = io.StringIO()
-    write_csv(text, columns, of_rows, for_spreadsheet)
+    write_csv(text, columns, of_rows)
     return text.getvalue()
 
 

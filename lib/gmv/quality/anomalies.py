@@ -45,7 +45,7 @@ class Expected:
     never_zero: bool
 
 
-def expected(series: Series, day: Day, leave_out: Collection[Day] = ()) -> Expected | None:
+def expected(series: Series, day: Day, leave_out: Collection[Day]) -> Expected | None:
     """What the same weekday's recent history lets expect of a day; None where it is too short or mostly empty.
 
     Args:

@@ -114,7 +114,7 @@ def judged(
     reader: Reader,
     coming: Mapping[Place, Decimal],
     days: Collection[dt.date],
-    fed: Collection[dt.date] = frozenset(),
+    fed: Collection[dt.date],
 ) -> dict[Check, Collection[dt.date]]:
     """The days that each check of `found` judges: all of them, or those whose numbers move.
 
@@ -137,7 +137,7 @@ def found(
     sums: Mapping[Place, Decimal],
     coming: Mapping[Place, Decimal],
     judged: Mapping[Check, Collection[dt.date]],
-    flagged: Collection[Finding] = (),
+    flagged: Collection[Finding],
 ) -> dict[Check, list[Finding]]:
     """What is odd about the days that are about to be published.
 

@@ -13,6 +13,8 @@ from gmv.lake import records
 from gmv.settings import settings
 from gmv.tables import CHECK_RESULTS
 
+_MOST_TOLD = 3
+
 Accepted = tuple[str, str, str]
 """What a person accepted: `accepted_as`."""
 
@@ -123,7 +125,8 @@ def told(rows: Iterable[Mapping]) -> list[dict]:
     return [{name: row.get(name) for name in names} for row in rows]
 
 
-def in_words(findings: Sequence[Finding], most: int = 3) -> str:
+def in_words(findings: Sequence[Finding]) -> str:
     """The first findings of a check as one sentence."""
-    more = f" And {len(findings) - most} more: gmv show check_results." if len(findings) > most else ""
-    return " ".join(finding.message for finding in findings[:most]) + more
+    more = len(findings) - _MOST_TOLD
+    rest = f" And {more} more: gmv show check_results." if more > 0 else ""
+    return " ".join(finding.message for finding in findings[:_MOST_TOLD]) + rest

@@ -74,7 +74,7 @@ def row_accounts(reader: Reader, unfinished: Unfinished) -> list[dict]:
 
 
 def check_silver(
-    reader: Reader, accounts: Iterable[Mapping], run: str, touched: Sequence[str] | None = None
+    reader: Reader, accounts: Iterable[Mapping], run: str, touched: Sequence[str] | None
 ) -> list[dict]:
     """Row accounting and key uniqueness of the silver tables; these can't be accepted.
 
@@ -131,13 +131,13 @@ def check_recomputed(reader: Reader, certificate: Certificate, run: str) -> list
 
 
 def check_gold(
-    reader: Reader, coming: Mapping[Place, Decimal], plan: Plan, run: str, accepting: Acceptance | None = None
+    reader: Reader, coming: Mapping[Place, Decimal], plan: Plan, run: str, accepting: Acceptance | None
 ) -> list[dict]:
     """Every check of what is about to be published.
 
     Args:
         coming: GMV of the plan's days, computed from silver.
-        accepting: what a person accepts in this run.
+        accepting: what a person accepts in this run; None: nothing.
 
     Returns:
         check, severity, passed, accepted, subject, value, amount, message of each result.
