@@ -130,6 +130,37 @@ def test_a_day_that_is_gone_may_have_been_deleted_before(lake, tmp_path, is_fold
     ]
 
 
+def killed_before_its_manifest(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", export.FORMATS)
+def test_a_number_that_a_killed_export_wrote_and_that_was_put_back_is_put_back(
+    lake, tmp_path, monkeypatch, name
+):
+    out, day = tmp_path / "out", dt.date(2023, 2, 18)
+    export.FORMATS[name](Reader(lake), out, Window())
+    as_published = {path: path.read_bytes() for path in out.rglob("*daily_gmv.*")}
+    wrong = [{"transaction_date": day, "subsidiary": "nacional", "gmv": Decimal("1.00")}]
+    records.replace_days(lake, [day], wrong, {"run": "wrong"})
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(export, "_write_manifest", killed_before_its_manifest)
+        export.FORMATS[name](Reader(lake), out, Window())
+    records.replace_days(lake, [day], [{**wrong[0], "gmv": Decimal("778.55")}], {"run": "right"})
+    export.FORMATS[name](Reader(lake), out, Window())
+    assert {path: path.read_bytes() for path in out.rglob("*daily_gmv.*")} == as_published
+
+
+def test_a_day_that_a_killed_export_wrote_and_that_is_gone_is_removed(lake, tmp_path, monkeypatch):
+    out, day = tmp_path / "out", dt.date(2023, 2, 18)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(export, "_write_manifest", killed_before_its_manifest)
+        export.parquet(Reader(lake), out, Window())
+    records.replace_days(lake, [day], [], {"run": "next"})
+    assert export.parquet(Reader(lake), out, Window(day, day)).removed == ["2023-02-18"]
+    assert _exported(out) == [PUBLISHED[0], PUBLISHED[2]]
+
+
 def test_a_mistyped_lake_does_not_empty_what_was_exported(lake, tmp_path):
     out = tmp_path / "out"
     export.parquet(Reader(lake), out, Window())

@@ -2,8 +2,9 @@
 
 Parquet goes into one file per day, in folders that Hive-style readers take for a partition
 (`transaction_date=2023-02-08/daily_gmv.parquet`). A day is replaced by one rename, or one PUT, so a reader
-sees its old rows or its new ones. `_manifest.json` comes last and names every day's file, rows, sum and hash;
-a day that it already names with the same hash is not written again.
+sees its old rows or its new ones. `_manifest.json` comes last and names every day's file, rows, sum and hash.
+What is there already is told by the files themselves, not by the manifest: an export that was killed had changed
+some of them before it came to that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,20 +64,18 @@ def parquet(reader: Reader, target: Path, window: Window) -> Exported:
     schema = records.arrow_schema(DAILY_GMV)
     schema = schema.remove(schema.get_field_index("transaction_date"))
     before = _manifest(target).get("days", {})
-    days = {day: facts for day, facts in before.items() if dt.date.fromisoformat(day) not in window}
+    may_be_gone = {day for day in before.keys() | _days_there(target) if dt.date.fromisoformat(day) in window}
+    days = {day: facts for day, facts in before.items() if day not in may_be_gone}
     done = Exported([], [], [])
     for day, rows in _by_day(reader, window).items():
         content = io.BytesIO()
         pa.parquet.write_table(pa.Table.from_pylist(rows, schema), content, compression="snappy")
-        facts = _facts(f"transaction_date={day}/daily_gmv.parquet", content.getvalue(), rows)
+        facts = _facts(_file_of(day), content.getvalue(), rows)
         days[day] = facts
-        if facts == before.get(day) and (target / facts["file"]).exists():
-            done.unchanged.append(day)
-        else:
-            _replace(target, facts["file"], content.getvalue())
-            done.written.append(day)
-    for day in sorted(before.keys() - days.keys()):
-        _remove(target / before[day]["file"])
+        is_same = _replace(target, facts["file"], content.getvalue())
+        (done.unchanged if is_same else done.written).append(day)
+    for day in sorted(may_be_gone - days.keys()):
+        _remove(target / _file_of(day))
         done.removed.append(day)
     _write_manifest(target, reader, days)
     return done
@@ -97,9 +97,7 @@ def csv(reader: Reader, target: Path, window: Window) -> Exported:
     content = show.as_csv(DAILY_GMV.column_names, rows).encode()
     files = _manifest(target).get("files", {})
     facts = _facts(name, content, rows)
-    is_same = facts == files.get(name) and (target / name).exists()
-    if not is_same:
-        _replace(target, name, content)
+    is_same = _replace(target, name, content)
     _write_manifest(target, reader, {**files, name: facts}, what="files")
     return Exported([] if is_same else [name], [name] if is_same else [], [])
 
@@ -135,6 +133,20 @@ def _by_day(reader: Reader, window: Window) -> dict[str, list[dict[str, Any]]]:
     return of_days
 
 
+def _file_of(day: str) -> str:
+    return f"transaction_date={day}/daily_gmv.parquet"
+
+
+def _days_there(target: Path) -> set[str]:
+    """The days that have a file."""
+    if location.is_remote(target):
+        files = {found.path for found in location.objects(target)}
+    else:
+        files = {path.relative_to(target).as_posix() for path in target.glob(_file_of("*"))}
+    named = (re.fullmatch(_file_of(r"(\d{4}-\d\d-\d\d)"), file) for file in files)
+    return {found[1] for found in named if found}
+
+
 def _facts(file: str, content: bytes, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "file": file,
@@ -165,16 +177,20 @@ def _write_manifest(target: Path, reader: Reader, entries: dict[str, Any], what:
     _replace(target, MANIFEST, (json.dumps(told, indent=2) + "\n").encode())
 
 
-def _replace(target: Path, name: str, content: bytes) -> None:
-    """Put a file where readers see the old or the new one, never a part."""
+def _replace(target: Path, name: str, content: bytes) -> bool:
+    """Put a file where readers see the old or the new one, never a part; whether it was there already, as it is."""
     file = target / name
+    with contextlib.suppress(FileNotFoundError):
+        if file.read_bytes() == content:
+            return True
     if location.is_remote(target):
         location.filesystem().pipe_file(str(file), content)
-        return
+        return False
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     partial.write_bytes(content)
     partial.replace(file)
+    return False
 
 
 def _remove(file: Path) -> None:
