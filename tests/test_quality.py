@@ -473,6 +473,14 @@ def test_what_is_odd_about_a_day_of_an_earlier_run_can_be_accepted(lake, check, 
     assert standing(Reader(lake)) == []
 
 
+def test_what_blocked_a_day_is_no_anomaly_of_what_was_published(lake):
+    """It is told while it blocks, and need not be judged anew when it was mended."""
+    sums = ledger_sums(Reader(lake))
+    refusal(lake, coming=sums | {(day("2023-02-18"), "nacional"): Decimal("-0.01")})
+    assert [check for check, *_ in noted(lake)] == ["ledger_equals_silver", "negative_gmv"]
+    assert standing(Reader(lake)) == []
+
+
 def test_what_was_odd_and_is_judged_anew_and_passes_needs_no_acceptance(lake):
     odd = findings.Finding(checks.FEED_MISSING, "2023-02-18 purchase", "0 records", "Nothing came.")
     findings.note(lake, {checks.FEED_MISSING: [odd]}, "r0")

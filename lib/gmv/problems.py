@@ -153,7 +153,7 @@ def _anomalies(reader: Reader) -> Iterable[Problem]:
     if newest["day"] is None:
         return
     since = newest["day"] - dt.timedelta(ANOMALY_DAYS)
-    rows = [row for row in standing(reader) if row["severity"] == "warn" and row["day"] > since]
+    rows = [row for row in standing(reader) if row["day"] > since]
     made_of = _made_of(reader, {row["day"] for row in rows})
     for row in rows:
         yield Problem(

@@ -11,13 +11,13 @@ from gmv.quality import acceptance
 from gmv.quality.findings import Finding, Found, accepted_as
 
 _FAILING = """
-    select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check", subject, severity,
-           "value", "limit", message
+    select cast(left(subject, 10) as date) as day, trim(substr(subject, 11)) as about, "check", subject, "value",
+           "limit", message
     from (
         select * from monitoring.check_results
         qualify row_number() over (partition by "check", subject order by recorded_at desc, run desc) = 1
     )
-    where not passed and accepted is not true and list_contains($of_days, "check")
+    where not passed and severity = 'warn' and accepted is not true and list_contains($of_days, "check")
     order by day desc, "check", about
 """
 _OF_DAYS = [check.name for check in CHECKS if check.subject.startswith("day")]
@@ -25,12 +25,12 @@ _OF_DAYS = [check.name for check in CHECKS if check.subject.startswith("day")]
 
 
 def standing(reader: Reader) -> list[dict]:
-    """Failed checks whose subject is a day, or a day and a subsidiary or table: the newest judgement of each,
-    but for those that were accepted, then or later.
+    """Checks that warn of a day, or of a day and a subsidiary or table: the newest judgement of each, but for
+    those that were accepted, then or later. What a check blocks is never published.
 
     Returns:
-        day, about (the subsidiary or table; empty: the whole day), check, subject, severity, value, limit,
-        message; newest days first.
+        day, about (the subsidiary or table; empty: the whole day), check, subject, value, limit, message;
+        newest days first.
     """
     rows = reader.rows(_FAILING, of_days=_OF_DAYS)
     accepted = acceptance.accepted(reader) if rows else set()

@@ -107,7 +107,7 @@ def freshness(reader: Reader, today: dt.date) -> pd.DataFrame:
 def anomalies(
     reader: Reader, start_date: dt.date | None = None, end_date: dt.date | None = None
 ) -> pd.DataFrame:
-    """Anomalies that stand: failed checks whose subject is a day, or a day and a subsidiary or table.
+    """Anomalies that stand: checks that warn of a day, or of a day and a subsidiary or table.
 
     Returns:
         day, about (the subsidiary or table; empty: the whole day), check, found, expected, message; by day.
