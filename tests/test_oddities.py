@@ -722,3 +722,5 @@ def test_only_the_newest_publication_brings_new_subsidiaries(tmp_path):
         publish(tmp_path, (D10, name, AMOUNT), run=f"r{number}", on=f"2023-03-{number}")
     listed = lists.LISTS["new_subsidiary"].rows(Reader(tmp_path))
     assert [row["subsidiary"] for row in listed] == ["int"]
+    publish(tmp_path, (day("2023-03-11"), "nac", AMOUNT), run="r13", on="2023-03-13")
+    assert lists.LISTS["new_subsidiary"].rows(Reader(tmp_path)) == []

@@ -93,7 +93,7 @@ def new_subsidiaries(reader: Reader) -> list[dict]:
         select subsidiary, alike, first_published_at, days, amount
         from now join first using (subsidiary) left join alike using (subsidiary)
         where alike is not null or first_published_at > (select min(first_published_at) from first)
-            and first_published_at = (select max(first_published_at) from first)
+            and first_published_at = (select max(published_at) from gold.daily_gmv_history)
         order by all
         """
     )
