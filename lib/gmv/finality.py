@@ -101,8 +101,9 @@ class History:
             count = len(changes)
             tail = (1 - RATE) / 2 * (count + 1)
             rank = int(tail.to_integral_value(ROUND_FLOOR))
-            enough = count >= FEWEST_DAYS and rank >= 1
-            self._intervals[age] = Interval(changes[rank - 1], changes[-rank], count) if enough else None
+            self._intervals[age] = (
+                Interval(changes[rank - 1], changes[-rank], count) if count >= FEWEST_DAYS else None
+            )
         return self._intervals[age]
 
     def _further_changes(self, age: int) -> list[Decimal]:

@@ -123,7 +123,7 @@ _SEVERAL_PRODUCTS = Oddity(
     select purchase_id, transaction_date, subsidiary, counted.amount as counted, count(*) as products,
            cast(sum(newest.amount) - counted.amount as decimal(38, 2)) as amount
     from newest join counted using (purchase_id)
-    group by purchase_id, transaction_date, subsidiary, counted.amount having count(*) > 1
+    group by purchase_id, transaction_date, subsidiary, counted.amount
     """,
     "{n} purchase(s) have items of several products, of which GMV takes one and leaves out the amount",
 )

@@ -117,8 +117,8 @@ def _against_weekday(gmv: Decimal, newest: dt.date, totals: Mapping[dt.date, Dec
 
 def _month_so_far(newest: dt.date, totals: Mapping[dt.date, Decimal]) -> Fact:
     first = newest.replace(day=1)
-    month = sum((gmv for day, gmv in totals.items() if first <= day <= newest), Decimal(0))
-    days = sum(first <= day <= newest for day in totals)
+    month = sum((gmv for day, gmv in totals.items() if day >= first), Decimal(0))
+    days = sum(day >= first for day in totals)
     return Fact(f"{newest:%B} so far", f"{month:,.2f}", f"{days} day{'s' if days > 1 else ''} with GMV")
 
 
