@@ -301,6 +301,16 @@ def test_what_was_changed_in_place_is_listed_with_both_amounts_until_a_later_eve
     assert lake.listed("changed_in_place") == []
 
 
+def test_each_change_in_place_is_listed_once_beside_the_one_before(lake):
+    for run, value in (("r1", "10.00"), ("r2", "11.00"), ("r3", "13.00")):
+        lake.arrive(f"item 03-10T08:00 1 5 1 {value}", run=run)
+    assert [row[4:6] for row in lake.listed("changed_in_place")] == [
+        ("1 x 10.00", "1 x 11.00"),
+        ("1 x 11.00", "1 x 13.00"),
+    ]
+    assert lake.found("changed_in_place", "r3") == ("2", Decimal("3.00"))
+
+
 BAD = "purchase_value: more than 2 decimals"
 
 

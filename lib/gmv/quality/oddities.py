@@ -267,12 +267,15 @@ _CHANGED_IN_PLACE = Oddity(
     ),
     changed_files as (select file from arrived group by file having count(*) > 1),
     of_changed_files as ({_OF_CHANGED_FILES}),
-    told as ({" union all ".join(_latest_told(event) for event in EVENT_TABLES)})
+    told as (
+        select *, dense_rank() over (partition by purchase_id, "table", file order by arrived_at) as nth
+        from ({" union all ".join(_latest_told(event) for event in EVENT_TABLES)})
+    )
     select purchase_id, "table", transaction_datetime, file, was.told as old, now.told as new,
            was.worth as old_amount, now.worth as new_amount,
            cast(abs(coalesce(now.worth, 0) - coalesce(was.worth, 0)) as decimal(38, 2)) as amount
     from told as was join told as now using (purchase_id, "table", transaction_datetime, file)
-    where was.arrived_at < now.arrived_at
+    where now.nth = was.nth + 1
     """,
     "{n} event(s) were changed in place: their file came again under its name and says something else",
 )
