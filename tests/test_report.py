@@ -476,7 +476,9 @@ def test_parts_are_stacked_and_the_newest_run_is_the_last() -> None:
         }
     )
     odd = {"gmv_ledger": [pd.Timestamp("2023-02-08")], "purchase": [pd.Timestamp("2023-02-09")]}
-    gold = figures.partition_rows(counted, end_date=dt.date(2023, 2, 9), odd=odd).wide.axes[-1]
+    picture = figures.partition_rows(counted, end_date=dt.date(2023, 2, 9), odd=odd)
+    assert picture.alt.endswith("gold 7 rows. Marked as odd: 8 Feb 2023."), "what is marked, and nothing else"
+    gold = picture.wide.axes[-1]
     (marks,) = gold.get_lines()
     assert len(marks.get_xdata()) == 1, "purchase has a panel of its own"
     drawn = [(bar.get_y(), bar.get_height()) for group in gold.containers for bar in group]

@@ -191,11 +191,8 @@ def daily_gmv(
         f"Bars of GMV per day by subsidiary, {_span(days)}. The total is {total:,.2f} on {len(totals):,} "
         f"day(s) with GMV, the highest day is {_day(highest_day)} with {highest:,.2f}."
     )
-    for days_marked, what in ((marks.restated, "restated"), (marks.pending, "pending"), (marks.odd, "odd")):
-        inside = sorted(day for day in set(days_marked) if days[0] <= day <= days[-1])
-        if inside:
-            alt += f" Marked as {what}: {', '.join(_day(day) for day in inside[:10])}"
-            alt += f" and {len(inside) - 10:,} more." if len(inside) > 10 else "."
+    for marked, what in ((marks.restated, "restated"), (marks.pending, "pending"), (marks.odd, "odd")):
+        alt += _marked_in_words(days, marked, what)
     return Picture(draw, alt)
 
 
@@ -248,12 +245,10 @@ def partition_rows(
                 axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.05), reverse=True)
         return figure
 
-    odd_days = sorted({day for of_table in odd.values() for day in of_table if days[0] <= day <= days[-1]})
-    marked = f" Marked as odd: {', '.join(_day(day) for day in odd_days[:10])}." if odd_days else ""
+    marked = [day for table in set(dated["table"]) for day in odd.get(table, ())]
     parts = [f"{layer} {int(dated.loc[dated['layer'] == layer, 'records'].sum()):,}" for layer in _LAYERS]
-    return Picture(
-        draw, f"Bars of rows per day and table, {_span(days)}. In all: {', '.join(parts)} rows.{marked}"
-    )
+    alt = f"Bars of rows per day and table, {_span(days)}. In all: {', '.join(parts)} rows."
+    return Picture(draw, alt + _marked_in_words(days, marked, "odd"))
 
 
 def durations(frame: pd.DataFrame) -> Picture:
@@ -405,6 +400,14 @@ def _mark(axes: Axes, days: pd.DatetimeIndex, tops: pd.Series, marks: Marks) -> 
             )
             free += 7
     return free
+
+
+def _marked_in_words(days: pd.DatetimeIndex, marked: Collection[pd.Timestamp], what: str) -> str:
+    inside = sorted(day for day in set(marked) if days[0] <= day <= days[-1])
+    if not inside:
+        return ""
+    more = f" and {len(inside) - 10:,} more" if len(inside) > 10 else ""
+    return f" Marked as {what}: {', '.join(_day(day) for day in inside[:10])}{more}."
 
 
 def _label_bars(
