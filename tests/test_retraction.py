@@ -12,6 +12,7 @@ from command import GMV
 from deltalake import DeltaTable
 from gmv import progress, retraction
 from gmv.errors import UsageError
+from gmv.lake import location
 from gmv.lake.reader import Reader
 from gmv.run import runner
 from gmv.tables import EVENT_TABLES, FILES, PROGRESS, PURCHASE, QUARANTINE
@@ -314,6 +315,13 @@ def test_a_file_is_named_by_its_path_or_its_sha256(known, name, sha256):
     found = retraction.named(known, name, Path("/somewhere/landing"))
     assert found.sha256 == sha256 * 32
     assert found.is_retracted == (sha256 == "ce")
+
+
+@pytest.mark.parametrize("name", ["in/purchase-1.csv", "s3://bucket/landing/in/purchase-1.csv"])
+def test_a_file_of_a_landing_in_an_object_store_is_named_in_the_same_way(known, name):
+    pytest.importorskip("s3fs", reason="make setup-s3 brings it")
+    found = retraction.named(known, name, location.location("s3://bucket/landing/"))
+    assert found.sha256 == "ab" * 32
 
 
 @pytest.mark.parametrize(

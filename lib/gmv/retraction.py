@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from gmv import ledger, silver
 from gmv.errors import UsageError
-from gmv.lake import records
+from gmv.lake import location, records
 from gmv.lake.lake import Lake, in_force
 from gmv.lake.reader import Reader
 from gmv.lake.unfinished import Unfinished
@@ -53,14 +53,14 @@ def named(reader: Reader, name: str, landing: Path) -> Content:
     """The ingested content that a user means.
 
     Args:
-        name: a path below landing, a path of the file system that leads there, or a sha256 (its first eight
-            digits or more).
+        name: a path below landing, a path of the file system or an address in S3 that leads there, or a sha256 (its
+            first eight digits or more).
         landing: the landing folder.
 
     Raises:
         UsageError: when there is none, or more than one.
     """
-    paths = {name, os.path.relpath(os.path.abspath(name), landing).replace(os.sep, "/")}
+    paths = {name, _below(landing, name)}
     found = [
         Content(**row)
         for row in reader.rows(
@@ -103,6 +103,13 @@ def named(reader: Reader, name: str, landing: Path) -> Content:
             "Nothing was changed."
         )
     return found[0]
+
+
+def _below(landing: Path, name: str) -> str:
+    """The path below landing to which a path of the file system, or an address in S3, leads."""
+    if location.is_remote(landing):
+        return name.removeprefix(f"{landing}/")
+    return os.path.relpath(os.path.abspath(name), landing).replace(os.sep, "/")
 
 
 def note(lake_path: Path, content: Content, because: str, run: str, *, undo: bool) -> None:
