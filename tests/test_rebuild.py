@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ import small_lake
 from deltalake import DeltaTable
 from gmv import identity, monitoring, progress, publication, rebuild, silver
 from gmv.errors import GmvError
+from gmv.lake import location
 from gmv.lake.lake import Lake
 from gmv.lake.reader import Damaged, Reader, data_files
 from gmv.lake.unfinished import Unfinished
@@ -370,6 +372,18 @@ def test_the_other_files_of_a_ledger_that_lost_one_stay(tmp_path, harm):
     (said,) = rebuild._repair(tmp_path, GMV_LEDGER, "r1")
     assert said.startswith("gold/gmv_ledger went on without 1 of its files")
     assert len(Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger")) == 1
+
+
+@pytest.mark.parametrize("harm", [cut_a_file_short, garble_a_page, scribble_over_the_log])
+def test_what_can_not_be_read_in_an_object_store_is_named_for_a_person_to_move(tmp_path, monkeypatch, harm):
+    small_lake.write_sample(tmp_path)
+    harm(tmp_path / GMV_LEDGER.path)
+    remote = SimpleNamespace(is_remote=lambda path: True, location=location.location)
+    monkeypatch.setattr(rebuild, "location", remote)
+    with pytest.raises(
+        GmvError, match=r"/gold/gmv_ledger\S* can't be read\. Move it away, and rebuild again"
+    ):
+        rebuild._repair(tmp_path, GMV_LEDGER, "r1")
 
 
 @pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, garble_a_page, scribble_over_the_log])

@@ -241,12 +241,12 @@ def _repair(lake_path: Path, table: Table, run: str) -> list[str]:
         return [f"{table.path} could not be opened and was set aside in {DAMAGED}/{run}"]
     reader, unreadable = Reader(lake_path), []
     for uri in data_files(DeltaTable(str(lake_path / table.path))):
-        file = Path(uri)
+        file = location.location(uri)
         try:
             reader.connection.execute("select max(hash(columns(*))) from read_parquet($1)", [uri]).fetchall()
         except duckdb.Error:
             unreadable.append(file.name)
-            if not location.is_remote(uri) and file.exists():
+            if file.exists():
                 _move(file, lake_path / DAMAGED / run / table.path / file.name)
     DeltaTable(str(lake_path / table.path)).repair()
     return [
@@ -305,6 +305,6 @@ def _set_aside_unless_open(lake_path: Path, table: Table, run: str) -> bool:
 
 def _move(source: Path, target: Path) -> None:
     if location.is_remote(source):
-        raise GmvError(f"{source} can't be read. Move it away, and rebuild again; nothing was swapped yet.")
+        raise GmvError(f"{source} can't be read. Move it away, and rebuild again.")
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
