@@ -68,10 +68,12 @@ def test_a_second_export_writes_what_changed_and_removes_what_is_gone(lake, tmp_
 
 def test_a_window_leaves_other_days_as_they_were_exported(lake, tmp_path):
     out = tmp_path / "out"
+    day = dt.date(2023, 2, 8)
+    assert export.parquet(Reader(lake), out, Window(day, day)).written == ["2023-02-08"]
     export.parquet(Reader(lake), out, Window())
-    days = [dt.date(2023, 2, 8), dt.date(2023, 2, 18)]
+    days = [day, dt.date(2023, 2, 18)]
     records.replace_days(lake, days, [], {"run": "next"})
-    done = export.parquet(Reader(lake), out, Window(days[0], days[0]))
+    done = export.parquet(Reader(lake), out, Window(day, day))
     assert (done.written, done.removed) == ([], ["2023-02-08"])
     assert [day for day, _, _ in _exported(out)] == [day for day, _, _ in PUBLISHED[1:]]
 
@@ -93,6 +95,7 @@ def test_the_manifest_names_no_day_that_is_gone_and_each_csv_that_is_there(lake,
     for window in (Window(), of_february):
         export.csv(Reader(lake), tmp_path / "out", window)
     told = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert told["version"] == 1
     assert [*told["days"]] == ["2023-02-08", "2023-02-23"]
     assert [*told["files"]] == ["daily_gmv.csv", "daily_gmv_2023-02-01_2023-02-28.csv"]
 

@@ -59,6 +59,27 @@ def test_a_file_of_settings_that_is_no_text_is_named(tmp_path, monkeypatch):
         settings()
 
 
+def test_a_file_of_settings_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    secret = tmp_path / ".env"
+    secret.write_text("GMV_CLOSED_UNTIL=2023-01-31")
+    monkeypatch.setitem(type(settings()).model_config, "env_file", secret)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(secret))
+
+    monkeypatch.setattr("dotenv.main.open", refuse, raising=False)
+    settings.cache_clear()
+    with pytest.raises(UsageError, match=r"the file \.env: .*Permission denied"):
+        settings()
+
+
+@pytest.mark.parametrize(("machine_mib", "spark_mib"), [(512, 1024), (6000, 3000), (64_000, 4096)])
+def test_spark_takes_half_of_the_memory_from_1_to_4_gib(monkeypatch, machine_mib, spark_mib):
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": machine_mib * 256}.get)
+    settings.cache_clear()
+    assert settings().spark_memory_mib == spark_mib
+
+
 @pytest.mark.parametrize("in_file", [False, True])
 def test_a_misspelt_setting_is_refused_as_it_would_be_kept_to_by_nobody(tmp_path, monkeypatch, in_file):
     if in_file:

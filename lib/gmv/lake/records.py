@@ -119,13 +119,12 @@ def append_columns(
 
 def replace_columns(lake: Path, table: Table, columns: pa.Table, predicate: str | None = None) -> None:
     """Replace the rows that a predicate names, or all, in one commit; the table is made if it is missing."""
-    path = str(lake / table.path)
     with faults.commit(table.path):
         write_deltalake(
-            path,
+            str(lake / table.path),
             columns,
             mode="overwrite",
-            predicate=predicate if DeltaTable.is_deltatable(path) else None,
+            predicate=predicate,
             configuration=properties(table),
             writer_properties=PARQUET,
         )
