@@ -15,8 +15,10 @@ import pytest
 from gmv import explain, tables, tell
 from gmv.cli import app
 from gmv.errors import UsageError
+from gmv.evidence import Event, Part
 from gmv.lake.reader import Reader
 from gmv.publication import Window
+from gmv.reasons import UNEXPLAINED
 from gmv.report import data as report_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,13 +135,13 @@ def test_a_run_is_explained_by_what_it_published_and_posted(worked_example):
     ("purchases", "said"), [(1, "Payment received"), (-1, "Payment that no longer counts here")]
 )
 def test_what_is_free_is_told_by_whether_it_enters_or_leaves(purchases, said):
-    assert explain.Part(Decimal("0.00"), "paid", purchases=purchases).why == said
+    assert Part(Decimal("0.00"), "paid", purchases=purchases).why == said
 
 
 def test_a_correction_of_the_amount_alone_is_no_payment_that_comes_or_goes():
-    lowered = explain.Part(Decimal("-54.50"), "paid", "retraction", purchases=0)
+    lowered = Part(Decimal("-54.50"), "paid", "retraction", purchases=0)
     assert lowered.why == "Price or quantity lowered, because a file was retracted"
-    assert explain.Part(Decimal("5.00"), "withdrawn", purchases=0).why == "Price or quantity raised"
+    assert Part(Decimal("5.00"), "withdrawn", purchases=0).why == "Price or quantity raised"
 
 
 def test_a_run_that_found_nothing_new_is_explained_by_nothing(tmp_path):
@@ -285,7 +287,7 @@ def test_a_retraction_is_told_with_its_file_and_what_was_said(tmp_path):
     assert (paid.why, paid.arrived, paid.event.is_in_force) == ("Payment received", ["bad.csv"], False)
     assert retracted.why == "Payment that no longer counts here, because a file was retracted"
     assert (retracted.arrived, retracted.because) == (["bad.csv"], "a test that went to production")
-    assert retracted.event == explain.Event(
+    assert retracted.event == Event(
         "purchase",
         at("2023-03-10 08:00:00"),
         {"transaction_date": ten, "release_date": ten},
@@ -414,7 +416,7 @@ def test_any_life_of_a_lake_adds_up_to_the_cent(life, data):
         if change.state == "published":
             published[place] = change.after
         for part in change.parts:
-            assert part.reason != explain.UNEXPLAINED
+            assert part.reason != UNEXPLAINED
             assert part.event.at.date() == part.known_on
             assert part.arrived and set(part.arrived) <= brought[part.run]
     assert {place: gmv for place, gmv in now.items() if gmv is not None} == lake.sums()

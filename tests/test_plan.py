@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from gmv import explain, publication, tell
 from gmv.errors import LakeLocked, UsageError
-from gmv.explain import Change, Part
+from gmv.evidence import Part
+from gmv.explain import Change
 from gmv.lake import lock, records, scratch
 from gmv.lake.reader import Reader
 from gmv.quality.acceptance import Acceptance

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gmv.bronze import WAITING
-from gmv.explain import NOTHING, Change, Part
+from gmv.evidence import Part
+from gmv.explain import NOTHING, Change
 from gmv.lake.reader import Reader
 from gmv.publication import closed_books
 from gmv.settings import settings
