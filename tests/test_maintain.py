@@ -329,6 +329,11 @@ def test_bronze_counts_add_what_each_run_brought_once(tmp_path):
 # --- Writing without Spark ------------------------------------------------------------------------------
 
 
+def test_no_rows_are_no_commit(tmp_path):
+    records.append(tmp_path, FILES, [])
+    assert not (tmp_path / FILES.path).exists()
+
+
 def test_no_minima_and_maxima_of_amounts_are_kept(tmp_path):
     rows = pa.Table.from_pylist([posting(1, 1)], records.arrow_schema(GMV_LEDGER))
     records.append_columns(tmp_path, GMV_LEDGER, rows)

@@ -38,9 +38,8 @@ def changed_counts(reader: Reader, layer: str) -> list[dict]:
         changed += reader.rows(
             f"""
             with counted as ({counts}), noted as ({_NOTED})
-            select $layer as layer, $table as "table", coalesce(counted.day, noted.day) as day,
-                   coalesce(counted.records, 0) as records
-            from counted full join noted on counted.day is not distinct from noted.day
+            select $layer as layer, $table as "table", day, coalesce(counted.records, 0) as records
+            from counted full join noted using (day)
             where coalesce(counted.records, 0) <> coalesce(noted.records, 0)
             order by day
             """,
