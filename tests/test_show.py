@@ -63,8 +63,34 @@ def test_a_table_that_is_drawn_whole_says_nothing(lake):
 
 
 def test_what_a_row_is_stands_below_the_table(lake):
-    assert "\nEach row: day and subsidiary on which at least one purchase counts:" in shown(lake, "daily_gmv")
-    assert '\nEach row: what breaks "every paid purchase has an item".' in shown(lake, "awaiting_item")
+    assert "\nOne row is one day and subsidiary on which at least one purchase counts:" in shown(
+        lake, "daily_gmv"
+    )
+    assert '\nOne row is one exception to "every paid purchase has an item".' in shown(lake, "awaiting_item")
+
+
+@pytest.mark.parametrize(
+    ("asked", "title", "is_published"),
+    [
+        ([], "gold/daily_gmv", True),
+        (
+            ["--recorded-by", "2023-03-01T06:00"],
+            "gold/daily_gmv, as published by 2023-03-01 06:00:00 UTC",
+            True,
+        ),
+        (["--known-on", "2023-02-20"], "gold/daily_gmv, as known on 2023-02-20", False),
+        (
+            ["--known-on", "2023-02-20", "--recorded-by", "2023-03-01T06:00"],
+            "gold/daily_gmv, as known on 2023-02-20 by 2023-03-01 06:00:00 UTC",
+            False,
+        ),
+    ],
+)
+def test_numbers_as_known_on_a_day_are_not_called_published(tmp_path, asked, title, is_published):
+    write(tmp_path, DAILY_GMV, [])
+    told = shown(tmp_path, "daily_gmv", *asked, columns=200)
+    assert " ".join(told.partition("┏")[0].split()) == title
+    assert ("the published number" in told) == is_published
 
 
 def test_where_columns_would_be_too_narrow_values_stand_below_each_other(tmp_path):

@@ -73,7 +73,10 @@ RunsOption = Annotated[
 StartOption = Annotated[str, typer.Option("--start-date", metavar="YYYY-MM-DD", help="First day, inclusive.")]
 EndOption = Annotated[str, typer.Option("--end-date", metavar="YYYY-MM-DD", help="Last day, inclusive.")]
 AsOfOption = Annotated[
-    str, typer.Option("--as-of-date", metavar="YYYY-MM-DD", help="Today; days before it are closed.")
+    str,
+    typer.Option(
+        "--as-of-date", metavar="YYYY-MM-DD", help="The day to take for today; days before it are closed."
+    ),
 ]
 
 RereadOption = Annotated[bool, typer.Option("--reread", help="Read every file again, known or not.")]
@@ -170,7 +173,7 @@ def plan(
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
 ) -> None:
-    """What a run would do and change, without writing: files, days, numbers, reasons. 3: checks would refuse."""
+    """What a run would do and change, and why, without writing anything; ends with 3 when checks would refuse."""
     from gmv import tell
     from gmv.errors import PublicationRefused
     from gmv.quality import acceptance
@@ -225,12 +228,18 @@ def show(
     ],
     known_on: Annotated[
         str,
-        typer.Option("--known-on", metavar="YYYY-MM-DD", help="As the sources knew it at that day's end."),
+        typer.Option(
+            "--known-on",
+            metavar="YYYY-MM-DD",
+            help="daily_gmv as the sources knew it at the end of that day.",
+        ),
     ] = "",
     recorded_by: Annotated[
         str,
         typer.Option(
-            "--recorded-by", metavar="YYYY-MM-DDTHH:MM", help="As this lake published it then (UTC)."
+            "--recorded-by",
+            metavar="YYYY-MM-DDTHH:MM",
+            help="daily_gmv as this lake had published it by then (UTC).",
         ),
     ] = "",
     start_date: StartOption = "",
@@ -238,10 +247,10 @@ def show(
     output: FormatOption = Format.table,
     lake: LakeOption = None,
 ) -> None:
-    """Print a table's rows, sorted, or a list of what is odd (problems names them).
+    """Print a table, sorted, or a list of what is odd (gmv show problems names those that are not empty).
 
-    A table has at most 1,000 rows, the last ones; csv has all, exactly; spreadsheet is the same with formulas
-    disarmed.
+    On a terminal that is the last 1,000 rows. --format csv has all of them, exactly; spreadsheet is csv in which
+    no text runs as a formula.
     """
     from gmv import show as shown
     from gmv.parameters import parse_date
@@ -270,8 +279,8 @@ def show(
     reader = state(_lake(lake))
     if output is Format.table:
         drawn = selected.last(reader, shown.MOST_DRAWN)
-        note = shown.which_rows(of.one_row_is, "last", len(drawn), selected.count(reader))
-        say([Rows(of.column_names, drawn, of.path, note)])
+        note = shown.which_rows(selected.one_row_is, "last", len(drawn), selected.count(reader))
+        say([Rows(of.column_names, drawn, selected.title, note)])
         if of == QUARANTINE and drawn:
             say([Rows(files.BY_RULE, files.by_rule(reader), "by rule, with the first record of each")])
     else:
@@ -402,7 +411,7 @@ def retract(
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
 ) -> None:
-    """Take a file's events out of force, as if they had not arrived; then run, and publish all pending days."""
+    """Take a file's events out of every number, as if it had not arrived; then run, and publish all pending days."""
     from gmv.errors import UsageError
     from gmv.run import runner
 
@@ -502,7 +511,7 @@ def doctor(
     landing: LandingOption = None,
     runs_dir: RunsOption = None,
 ) -> None:
-    """Whether Java, Spark, Delta's jars, disk and the lake are fit, and what to do where they aren't."""
+    """Check Java, Spark, Delta's jars, folders, disk, lock and tables, and say what to do where something is wrong."""
     from gmv import doctor as doctoring
     from gmv.lake import spark
 

@@ -42,10 +42,17 @@ MOST_DRAWN = 1_000
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of a table, by a query and its parameters."""
+    """Rows of a table, by a query and its parameters.
+
+    Attributes:
+        title: the table, and the point in time if one was asked for.
+        one_row_is: in words.
+    """
 
     sql: str
     parameters: Mapping[str, object]
+    title: str
+    one_row_is: str
 
     def count(self, reader: Reader) -> int:
         """How many rows there are."""
@@ -95,13 +102,19 @@ def selection(
     """
     if (known_on or recorded_by) and table != DAILY_GMV:
         raise UsageError("--known-on and --recorded-by tell about daily_gmv only.")
+    title, one_row_is = table.path, table.one_row_is
     if known_on:
+        title += f", as known on {known_on}"
+        one_row_is = (
+            "day and subsidiary on which at least one purchase counted: the sum of the ledger's postings"
+        )
         source = """
             select transaction_date, subsidiary, cast(sum(amount) as decimal(38, 2)) as gmv from gold.gmv_ledger
             where known_on <= $known_on and recorded_at <= coalesce($recorded_by, timestamp '9999-12-31')
             group by all having sum(purchases) > 0"""
         parameters: dict[str, object] = {"known_on": known_on, "recorded_by": recorded_by}
     elif recorded_by:
+        title += ", as published"
         source = """
             select transaction_date, subsidiary, gmv from (
                 select * from gold.daily_gmv_history where published_at <= $recorded_by
@@ -111,6 +124,8 @@ def selection(
         parameters = {"recorded_by": recorded_by}
     else:
         source, parameters = f"select * from {table.layer}.{table.name}", {}
+    if recorded_by:
+        title += f" by {recorded_by} UTC"
     dated = ""
     if "transaction_date" in table.column_names:
         dated = "where (transaction_date >= $start_date or $start_date is null)" + (
@@ -119,13 +134,13 @@ def selection(
         if table.layer == "bronze":  # a text there
             dated = dated.replace("transaction_date ", "try_cast(transaction_date as date) ")
         parameters |= {"start_date": start_date, "end_date": end_date}
-    return Selection(f"select * from ({source}) {dated}", parameters)
+    return Selection(f"select * from ({source}) {dated}", parameters, title, one_row_is)
 
 
 def which_rows(one_row_is: str, which: str, drawn: int, of: int) -> str:
     """What stands below a table: what one row is, and that these are the `first` or `last` of more."""
     part = f"\nThe {which} {drawn:,} of {of:,} rows; --format csv has all." if drawn < of else ""
-    return f"Each row: {one_row_is}.{part}"
+    return f"One row is one {one_row_is}.{part}"
 
 
 def as_csv(columns: Sequence[str], of_rows: Iterable[dict[str, Any]]) -> str:

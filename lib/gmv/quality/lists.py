@@ -31,7 +31,7 @@ PROBLEMS = "problems"
 LISTS: dict[str, List] = {
     **{
         oddity.name: List(
-            oddity.columns, partial(oddities.rows, oddity=oddity), f'what breaks "{oddity.check.must_hold}"'
+            oddity.columns, partial(oddities.rows, oddity=oddity), f'exception to "{oddity.check.must_hold}"'
         )
         for oddity in oddities.ODDITIES
     },
