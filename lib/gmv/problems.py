@@ -217,9 +217,7 @@ def _quarantined(reader: Reader) -> Iterable[Problem]:
 
 def _made_of(reader: Reader, days: Collection[dt.date]) -> dict[dt.date, str]:
     """What the ledger has of each of these days, by reason."""
-    query = (
-        f"{_REASONS} where list_contains($days, transaction_date) group by all order by abs(sum(amount)) desc"
-    )
+    query = f"{_REASONS} where list_contains($days, transaction_date) group by all {_LARGEST_FIRST}"
     rows = reader.rows(query, days=list(days)) if days else []
     return {
         day: _by_reason("The whole day by the ledger", [row for row in rows if row["day"] == day])
@@ -241,7 +239,7 @@ def _posted(reader: Reader, day: dt.date, run: str) -> str:
                 and ledger_seq <= (
                     select max(ledger_seq) from gold.daily_gmv_history
                     where transaction_date = $day and run = $run)
-            group by all order by abs(sum(amount)) desc
+            group by all {_LARGEST_FIRST}
             """,
             day=day,
             run=run,
@@ -254,6 +252,7 @@ _REASONS = f"""
         cast(sum(amount) as decimal(38, 2)) as amount, count(distinct purchase_id) as purchases
     from gold.gmv_ledger
 """
+_LARGEST_FIRST = "order by abs(sum(amount)) desc, reason, adds, cause"
 
 
 _MOST_REASONS = 3
