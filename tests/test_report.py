@@ -1109,7 +1109,10 @@ def test_the_newest_certificate_is_told_beside_the_lake_as_it_is(march: Path, tm
     assert said.startswith("NOT CERTIFIED") and "1 of the compared tables have changed" in said
     kept.unlink()
     said = health.certificate(reader, tmp_path / "runs").in_words
-    assert "2 rows" in said and "Compared was what 1 bronze run changed; the command gmv verify" in said
+    assert (
+        "2 rows" in said
+        and "This certificate covers what 1 bronze run changed; the command gmv verify" in said
+    )
     published_since = {**told["versions"], "gold/daily_gmv": 7, "gold/daily_gmv_history": 7}
     of_a_run.write_text(json.dumps({**told, **its_own, "versions": published_since}))
     said = health.certificate(reader, tmp_path / "runs").in_words

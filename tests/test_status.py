@@ -238,6 +238,20 @@ def test_each_anomaly_says_what_its_own_day_is_made_of(lake):
     }
 
 
+def test_reasons_of_equal_amounts_come_in_the_same_order_each_time(lake):
+    small_lake.write(lake, tables.CHECK_RESULTS, [judged("r2", "day_drop", "warn", subject="2023-02-22")])
+    place = {"transaction_date": day("2023-02-22"), "subsidiary": "nacional", "known_on": day("2023-02-28")}
+    place |= {"cause": "event", "ledger_seq": 2, "amount": Decimal("5.00"), "purchases": 1}
+    posted = [{**place, "purchase_id": why, "reason": why} for why in ("paid", "moved_day", "item_arrived")]
+    small_lake.write(lake, tables.GMV_LEDGER, posted)
+    (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert [reason.rpartition(" +")[0] for reason in told.why.split("; ")] == [
+        "The whole day by the ledger: Item details arrived after the payment",
+        "Moved here from another day",
+        "Payment received",
+    ]
+
+
 def test_a_refused_file_that_nobody_wants_to_hear_of_is_no_problem(lake, monkeypatch):
     refused = {"path": "purchase-2.csv", "table": "purchase", "sha256": "cd", "size": 1, "outcome": "refused"}
     refused["reason"] = "purchase-2.csv: is empty."
@@ -449,7 +463,7 @@ def test_a_run_at_work_is_told_as_that(lake):
     held = lock.acquire(lake, "the run")
     told = CliRunner().invoke(cli.app, ["status", "--lake", str(lake)]).stdout
     held.release()
-    assert "Last run        r9 is at work (UTC 2023-03-05 00:00)" in told
+    assert "Last run        r9 is at work (2023-03-05 00:00 UTC)" in told
     assert "r9 did not end" in CliRunner().invoke(cli.app, ["status", "--lake", str(lake)]).stdout
 
 

@@ -66,7 +66,7 @@ def test_a_run_tells_each_days_result_what_waits_what_counts_twice_and_what_fail
         "Until the pending days are published, 1,234.50 of purchases that moved day count nowhere; "
         "that window puts that right.",
         "accepted refused_file: c.csv: no header.",
-        "warning  ties: two (and 1 more: gmv show check_results)",
+        "warning  ties: two (and 1 more: gmv show ties)",
         f"Run:    {record.place}",
         f"Report: {record.place}/report.html",
     ]

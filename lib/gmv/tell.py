@@ -19,6 +19,7 @@ from gmv.evidence import Part
 from gmv.explain import NOTHING, Change
 from gmv.lake.reader import Reader
 from gmv.publication import closed_books
+from gmv.quality.lists import LISTS
 from gmv.settings import settings
 from gmv.terminal import Rows
 from gmv.verify import Certificate, in_words
@@ -496,7 +497,8 @@ def _failed_checks(results: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         failed = [result for result in of_check if not result["passed"]]
         if failed:
             named = next((result for result in failed if not result["accepted"]), failed[0])
-            more = f" (and {len(failed) - 1} more: gmv show check_results)" if len(failed) > 1 else ""
+            where = check if check in LISTS else "check_results"
+            more = f" (and {len(failed) - 1} more: gmv show {where})" if len(failed) > 1 else ""
             yield f"{'accepted' if named['accepted'] else 'warning':<8} {check}: {named['message']}{more}"
 
 
@@ -520,12 +522,12 @@ def status(found: Status, runs_dir: Path) -> Iterator[str | Rows]:
     told = "none"
     if last:
         how = last["outcome"] or ("is at work" if found.is_at_work else "did not end")
-        told = f"{last['run']} {how} (UTC {last['started']:%Y-%m-%d %H:%M})"
+        told = f"{last['run']} {how} ({last['started']:%Y-%m-%d %H:%M} UTC)"
     late = f" ({fresh.days_late} day(s) late: {fresh.expected_day} was expected)" if fresh.days_late else ""
     yield f"Last run        {told}"
     yield f"Published up to {fresh.newest_published_day or '-'}{late}"
     yield f"Newest event    {fresh.newest_event or '-'}"
-    yield f"Newest file     {fresh.newest_file or '-'}"
+    yield f"Newest file     {f'{fresh.newest_file:%Y-%m-%d %H:%M} UTC' if fresh.newest_file else '-'}"
     yield f"Report          {last_report(runs_dir) or '-'}"
     for step, runs in found.unfinished.items():
         if runs:

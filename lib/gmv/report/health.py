@@ -241,7 +241,7 @@ def certificate(reader: Reader, runs_dir: Path) -> Certified:
     if not of_all and not compared:
         result = "The newest run changed nothing that could be compared; the command gmv verify compares all."
     elif not of_all:
-        result += f" Compared was {told['scope']}; the command gmv verify compares the whole lake."
+        result += f" This certificate covers {told['scope']}; the command gmv verify compares the whole lake."
     return Certified(f"{result} Made {written:%Y-%m-%d %H:%M} UTC, in {found.parent.name}. {state}", frame)
 
 
