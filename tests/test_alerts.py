@@ -253,20 +253,20 @@ def test_slack_that_does_not_take_it_is_asked_again_by_the_next_run(lake, slack,
 
 
 def test_a_receiver_that_does_not_answer_is_given_up_and_asked_again(lake, slack):
-    slack.answers = [(200, "ok", 6.0), (200, "ok", 0.0)]
+    slack.answers = [(200, "ok", 60.0), (200, "ok", 0.0)]
     began = time.monotonic()
     watch(lake, "r02", "failed", "boom")
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 50
     watch(lake, "r03", "failed", "boom")
     assert [event for _, _, event, _, _ in events(lake)] == ["raised", "failed", "delivered"]
 
 
 def test_a_receiver_that_answers_drop_by_drop_holds_nobody(lake, slack, monkeypatch):
     monkeypatch.setattr(alerts, "SECONDS", 1.0)
-    slack.answers, slack.byte_seconds = [(200, "ok" * 20, 0.0)], 0.5
+    slack.answers, slack.byte_seconds = [(200, "ok" * 60, 0.0)], 0.5
     began = time.monotonic()
     watch(lake, "r02", "failed", "boom")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     (reason,) = Reader(lake).rows("select message from monitoring.alerts where event = 'failed'")
     assert reason["message"] == "TimeoutError: not done after 1 s"
 

@@ -106,13 +106,13 @@ def test_the_lake_stays_locked_until_the_server_of_a_killed_run_has_ended(scene,
     server.suspend()  # as if a write kept it; it can't end when it is asked to
     run.kill()
     run.wait()
-    kernels_gone, _ = psutil.wait_procs([one for one in family if crash.is_kernel(one)], timeout=2)
+    kernels_gone, _ = psutil.wait_procs([one for one in family if crash.is_kernel(one)], timeout=20)
     assert kernels_gone
     with pytest.raises(LakeLocked, match=f"process {run.pid} "):
         lock.acquire(scene.lake, "too early")
     assert server.is_running()
     lock.acquire(scene.lake, "the next one", wait_seconds=20).release()
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
 
 

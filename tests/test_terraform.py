@@ -26,13 +26,19 @@ def _statements(policy: str) -> dict[str, list[str]]:
     raise AssertionError(policy)
 
 
+def _local(name: str) -> list[str]:
+    """A list of the locals."""
+    (places,) = (block[name] for block in hcl2.loads(TEXT)["locals"] if name in block)
+    return [place.strip('"') for place in places]
+
+
 def test_the_pipeline_reads_landing_and_can_not_change_it():
     may = _statements("pipeline")
     assert may["ReadLanding"] == ["s3:GetObject"]
     assert may["WriteLakeRunsAndExport"] == test_s3_runs.WRITES, "with which whole runs are tested"
     assert set(may) == {"ListBuckets", "ReadLanding", "WriteLakeRunsAndExport"}
-    written = TEXT.partition("written  = [")[2].partition("]")[0]
-    assert "landing" not in written and "raw/lake" in written
+    written = _local("written")
+    assert "raw/lake" in written and not [place for place in written if "landing" in place]
 
 
 def test_a_reader_only_reads_and_nothing_of_raw():
@@ -42,7 +48,8 @@ def test_a_reader_only_reads_and_nothing_of_raw():
         "s3:ListBucket",
         "s3:GetBucketLocation",
     }
-    assert "raw" not in TEXT.partition("read     = [")[2].partition("]")[0]
+    read = _local("read")
+    assert "analytics/lake" in read and not [place for place in read if "raw" in place]
 
 
 def test_a_reader_may_query_and_write_nothing_but_results():
