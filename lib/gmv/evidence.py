@@ -13,7 +13,7 @@ from gmv import progress, verify
 from gmv.lake.reader import Reader
 from gmv.publication import Place
 from gmv.reasons import BEHIND, UNEXPLAINED, why
-from gmv.tables import EVENT_TABLES, FILES, GMV_LEDGER, STRIPPED
+from gmv.tables import EVENT_TABLES, FILES, GMV_LEDGER, STRIPPED, EventTable
 
 _TOLD_VALUES: dict[str, tuple[str, ...]] = {
     "purchase": ("transaction_date", "release_date"),
@@ -81,83 +81,7 @@ class Part:
 
 def postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Part]]:
     """The postings of some days, the greatest amount first within a batch, each with what is behind it."""
-    own = "\n".join(
-        f"own_{event.name} as materialized (select * from silver.{event.versions.name} "
-        "where purchase_id in (select purchase_id from posted)),"
-        for event in EVENT_TABLES
-    )
-    events = "\nunion all by name\n".join(
-        f"""
-        select posted.number, '{event.name}' as "table", own.transaction_datetime as "at",
-            {", ".join(f"own.{name}" for name in _TOLD_VALUES[event.name])}, own.file,
-            coalesce(noted_at is null or taken_at <= noted_at, false) as was_there
-        from posted join own_{event.name} as own
-            on own.purchase_id = posted.purchase_id and cast(own.transaction_datetime as date) = posted.known_on
-        left join steps on steps.posted_at = posted.recorded_at
-        left join took on took.bronze_run = own.run
-        where behind = '{event.name}'
-        qualify row_number() over (
-            partition by posted.number
-            order by was_there desc, {", ".join(f"own.{name} desc nulls last" for name in event.precedence)}
-        ) = 1
-        """
-        for event in EVENT_TABLES
-    )
-    brought = "\nunion all\n".join(
-        f"select purchase_id, file, run from own_{event.name}" for event in EVENT_TABLES
-    )
-    behind = " ".join(f"when '{reason}' then '{event.name}'" for reason, event in BEHIND.items())
-    rows = reader.rows(
-        f"""
-        with posted as (
-            select *, row_number() over () as number, case reason {behind} end as behind,
-                min(ledger_seq) over (partition by {", ".join(GMV_LEDGER.key)}) < ledger_seq as corrects
-            from gold.gmv_ledger where list_contains($days, transaction_date)
-        ),
-        {own}
-        -- A ledger step notes the bronze runs that it has taken in, after it has posted.
-        noted as (select distinct recorded_at from monitoring.progress where step = 'ledger'),
-        steps as (
-            select posted_at, noted.recorded_at as noted_at
-            from (select distinct recorded_at as posted_at from posted) as moments
-            asof join noted on moments.posted_at <= noted.recorded_at
-        ),
-        taken as (
-            select posted_at, bronze_run from steps join monitoring.progress
-                on step = 'ledger' and recorded_at = noted_at
-        ),
-        -- What the ledger had not taken in yet is behind no posting.
-        took as ({_TAKEN_AT}),
-        arrived as (
-            select purchase_id, posted_at, list(distinct file order by file) as files
-            from ({brought}) as brought join taken on brought.run = taken.bronze_run
-            group by all
-        ),
-        out_of_force as (
-            select posted_at, list({{'path': path, 'sha256': sha256, 'cause': cause, 'reason': reason}}
-                order by path) as out_of_force
-            from (
-                select posted_at, path, sha256, reason,
-                    case outcome when 'retracted' then 'retraction' else 'undo' end as cause
-                from bronze.files as files join taken on files.run = taken.bronze_run
-                where outcome in ('retracted', 'restored')
-                qualify row_number() over (partition by posted_at, sha256 order by recorded_at desc, run desc) = 1
-            ) group by posted_at
-        ),
-        events as ({events})
-        select posted.*, events.* exclude (number, transaction_date, subsidiary),
-            events.transaction_date as event_transaction_date, events.subsidiary as event_subsidiary,
-            files, if(cause in ('retraction', 'undo'), out_of_force, null) as out_of_force, noted_at
-        from posted
-        left join events on events.number = posted.number
-        left join steps on steps.posted_at = posted.recorded_at
-        left join arrived
-            on arrived.purchase_id = posted.purchase_id and arrived.posted_at = posted.recorded_at
-        left join out_of_force on out_of_force.posted_at = posted.recorded_at
-        order by ledger_seq, abs(amount) desc, posted.purchase_id, posted.known_on, reason, amount
-        """,
-        days=list(on),
-    )
+    rows = reader.rows(_postings_and_files(), days=list(on))
     outcomes: dict[str, list[dict]] = defaultdict(list)
     for row in reader.rows(
         "select * from bronze.files where outcome in ('retracted', 'restored') order by recorded_at, run"
@@ -169,33 +93,137 @@ def postings(reader: Reader, on: Sequence[dt.date]) -> Iterable[tuple[Place, Par
         reader, [row for row in rows if not row["was_there"] or row["purchase_id"] in of_retracted], outcomes
     )
     for row in rows:
-        event, files = by_then.get(row["number"]) or (_event(row), row["files"] or ())
-        changed = row["out_of_force"] or ()
-        changed = [file for file in changed if file["cause"] == row["cause"]] or changed
-        changed = [file for file in changed if (file["sha256"], row["purchase_id"]) in holding] or changed
-        changed = [file for file in changed if event and file["path"] == event.file] or changed
-        arrived = [*dict.fromkeys(file["path"] for file in changed)] or files
-        # What corrects an earlier posting may do so for what else of the purchase has arrived.
-        is_own = event and event.file in arrived and not row["corrects"]
-        if event and not changed and (not arrived or is_own):
-            arrived = [event.file]
+        event, files = by_then.get(row["number"]) or (_event(row), row["files"] or [])
+        changed = _changed_files(row, event, holding)
         yield (
             (row["transaction_date"], row["subsidiary"]),
             Part(
-                row["amount"],
-                row["reason"],
-                row["cause"] or "event",
-                row["purchase_id"],
-                row["purchases"],
-                row["known_on"],
-                row["ledger_seq"],
-                row["run"],
-                row["recorded_at"],
-                event,
-                arrived if row["cause"] != "rule" else (),
-                "; ".join(dict.fromkeys(file["reason"] for file in changed if file["reason"])) or None,
+                amount=row["amount"],
+                reason=row["reason"],
+                cause=row["cause"] or "event",
+                purchase_id=row["purchase_id"],
+                purchases=row["purchases"],
+                known_on=row["known_on"],
+                ledger_seq=row["ledger_seq"],
+                run=row["run"],
+                recorded_at=row["recorded_at"],
+                event=event,
+                arrived=_arrived(row, event, files, changed),
+                because="; ".join(dict.fromkeys(file["reason"] for file in changed if file["reason"]))
+                or None,
             ),
         )
+
+
+def _changed_files(row: dict, event: Event | None, holding: Collection[tuple[str, str]]) -> list[dict]:
+    """Of the files that were retracted or put back when the ledger posted, those behind it, as far as can be told.
+
+    Args:
+        row: a posting.
+        holding: sha256 and purchase_id, where a file names the purchase.
+    """
+    files = row["out_of_force"] or []
+    files = [file for file in files if file["cause"] == row["cause"]] or files
+    files = [file for file in files if (file["sha256"], row["purchase_id"]) in holding] or files
+    return [file for file in files if event and file["path"] == event.file] or files
+
+
+def _arrived(row: dict, event: Event | None, files: Sequence[str], changed: Sequence[dict]) -> Sequence[str]:
+    """The paths of the files that made the ledger post.
+
+    Args:
+        row: a posting.
+        files: those with anything of its purchase that the ledger took in with it.
+        changed: what `_changed_files` gives.
+    """
+    if row["cause"] == "rule":
+        return ()
+    if changed:
+        return [*dict.fromkeys(file["path"] for file in changed)]
+    # What corrects an earlier posting may do so for what else of the purchase has arrived.
+    is_own = event and event.file in files and not row["corrects"]
+    return [event.file] if event and (is_own or not files) else files
+
+
+def _postings_and_files() -> str:
+    """SQL: the ledger's postings on `$days`, with the event of silver behind each, and the files that came with it.
+
+    A ledger step notes the bronze runs that it has taken in, after it has posted: `noted_at`. What it had not taken in
+    yet is behind none of its postings (`was_there`).
+    """
+    behind = " ".join(f"when '{reason}' then '{event.name}'" for reason, event in BEHIND.items())
+    own = ", ".join(
+        f"own_{event.name} as materialized (select * from silver.{event.versions.name} "
+        "where purchase_id in (select purchase_id from posted))"
+        for event in EVENT_TABLES
+    )
+    brought = " union all ".join(
+        f"select purchase_id, file, run from own_{event.name}" for event in EVENT_TABLES
+    )
+    events = " union all by name ".join(_events(event) for event in EVENT_TABLES)
+    return f"""
+        with taken as (
+            select bronze_run, recorded_at as noted_at from monitoring.progress where step = 'ledger'
+        ),
+        posted as (
+            select posting.*, noted_at, row_number() over () as number, case reason {behind} end as behind,
+                min(ledger_seq) over (partition by {", ".join(GMV_LEDGER.key)}) < ledger_seq as corrects
+            from (from gold.gmv_ledger where list_contains($days, transaction_date)) as posting
+            asof left join (select distinct noted_at from taken) as noted
+                on posting.recorded_at <= noted.noted_at
+        ),
+        {own},
+        events as ({events}),
+        arrived as (
+            select purchase_id, noted_at, list(distinct file order by file) as files
+            from ({brought}) as brought join taken on brought.run = taken.bronze_run
+            group by all
+        ),
+        changed as (
+            select noted_at, path, sha256, reason,
+                case outcome when 'retracted' then 'retraction' else 'undo' end as cause
+            from bronze.files as files join taken on files.run = taken.bronze_run
+            where outcome in ('retracted', 'restored')
+            qualify row_number() over (partition by noted_at, sha256 order by recorded_at desc, run desc) = 1
+        ),
+        out_of_force as (
+            select noted_at, list({{'path': path, 'sha256': sha256, 'cause': cause, 'reason': reason}}
+                order by path) as files
+            from changed group by noted_at
+        )
+        select posted.*, events.* exclude (number), arrived.files,
+            if(cause in ('retraction', 'undo'), out_of_force.files, null) as out_of_force
+        from posted
+        left join events using (number)
+        left join arrived using (purchase_id, noted_at)
+        left join out_of_force using (noted_at)
+        order by ledger_seq, abs(amount) desc, purchase_id, known_on, reason, amount
+        """
+
+
+def _events(event: EventTable) -> str:
+    """SQL: of each posting behind which is this table, the greatest version of its day, of those that were there."""
+    values = ", ".join(f"own.{name} as event_{name}" for name in _TOLD_VALUES[event.name])
+    return f"""
+        select number, own.transaction_datetime as event_at, {values}, own.file as event_file,
+            coalesce(noted_at is null or taken_at <= noted_at, false) as was_there
+        from posted join own_{event.name} as own
+            on own.purchase_id = posted.purchase_id and cast(own.transaction_datetime as date) = posted.known_on
+        left join ({_TAKEN_AT}) as took on took.bronze_run = own.run
+        where behind = '{event.name}'
+        qualify row_number() over (
+            partition by number
+            order by was_there desc, {", ".join(f"own.{name} desc nulls last" for name in event.precedence)}
+        ) = 1
+        """
+
+
+def _event(row: dict) -> Event | None:
+    """The event of silver behind a posting."""
+    if row["event_at"] is None:
+        return None
+    values = {name: row[f"event_{name}"] for name in _TOLD_VALUES[row["behind"]]}
+    return Event(row["behind"], row["event_at"], values, row["event_file"])
 
 
 @dataclass(frozen=True)
@@ -326,14 +354,3 @@ def _records(reader: Reader, purchases: Collection[str]) -> dict[str, list[dict]
                 about = {"table": event.name, "at": row["transaction_datetime"], "version": version}
                 found[row["purchase_id"]].append(row | about)
     return found
-
-
-def _event(row: dict) -> Event | None:
-    if row["table"] is None:
-        return None
-    renamed = {
-        "transaction_date": "event_transaction_date",
-        "subsidiary": "event_subsidiary",
-    }
-    values = {name: row[renamed.get(name, name)] for name in _TOLD_VALUES[row["table"]]}
-    return Event(row["table"], row["at"], values, row["file"])
