@@ -14,10 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gmv import landing
+from gmv import csv_records, landing
+from gmv.csv_records import Refused
 from gmv.errors import GmvError, UsageError
 from gmv.lake.records import arrow_schema
-from gmv.landing import Changed, Refused, Unreadable
+from gmv.landing import Changed, Unreadable
 from gmv.tables import EVENT_TABLES, PRODUCT_ITEM, PURCHASE, PURCHASE_EXTRA_INFO, event_table
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -72,9 +73,9 @@ def bad(line: int, defect: str, raw: str) -> tuple:
 def way(request, monkeypatch) -> str:
     """Each way in which a file may be split; the result must be the same."""
     if "record by record" in request.param:
-        monkeypatch.setattr(landing, "_read_regular", lambda lines, header: None)
+        monkeypatch.setattr(csv_records, "_read_regular", lambda lines, header: None)
     if "small pieces" in request.param:
-        monkeypatch.setattr(landing, "CHUNK_BYTES", 7)
+        monkeypatch.setattr(csv_records, "CHUNK_BYTES", 7)
     return request.param
 
 
@@ -464,9 +465,9 @@ _files = st.lists(st.tuples(_texts, st.sampled_from(["\n", "\r\n", "\r", "\n\n"]
 
 def outcome(folder: Path, content: bytes, chunk_bytes: int, exactly: bool) -> list[tuple] | str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(landing, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(csv_records, "CHUNK_BYTES", chunk_bytes)
         if exactly:
-            patch.setattr(landing, "_read_regular", lambda lines, header: None)
+            patch.setattr(csv_records, "_read_regular", lambda lines, header: None)
         try:
             return rows_of(folder, content)
         except Refused as refusal:
@@ -594,7 +595,7 @@ def test_files_of_one_table_and_even_of_one_content_are_staged_apart(tmp_path):
 
 
 def test_many_row_groups_hold_all_records_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(landing, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(csv_records, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(landing, "ROW_GROUP_BYTES", 50_000)
     body = b"".join(b"t,d,%d,nac\n" % number for number in range(5000))
     staged = stage(found(tmp_path, "purchase_extra_info.csv", HEADER + body), tmp_path)
@@ -609,12 +610,12 @@ def test_end_of_line_that_two_chunks_share_is_one_end_of_line(tmp_path, monkeypa
     content = HEADER.replace(b"\n", b"\r\n") + b't,d,56,"n\r\nac"\r\nt,d,57,nac\r\n'
     whole = [good(2, "t", "d", "56", "n\r\nac"), good(4, "t", "d", "57", "nac")]
     for number in range(1, len(content)):
-        monkeypatch.setattr(landing, "CHUNK_BYTES", number)
+        monkeypatch.setattr(csv_records, "CHUNK_BYTES", number)
         assert rows_of(tmp_path, content) == whole
 
 
 def test_records_that_each_reach_into_the_next_chunk_come_in_row_groups_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(landing, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(csv_records, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(landing, "ROW_GROUP_BYTES", 50_000)
     body = b"".join(b't,d,%d,"%s"\n' % (number, b"\n" * 990) for number in range(200))
     staged = stage(found(tmp_path, "purchase_extra_info.csv", HEADER + body), tmp_path)
@@ -674,7 +675,7 @@ def test_commas_alone_are_a_header_that_names_nothing(tmp_path):
 
 
 def test_record_of_exactly_the_longest_length_is_read(tmp_path, way):
-    record = b"t,d,56," + b"x" * (landing.LONGEST_RECORD - 8) + b"\n"
+    record = b"t,d,56," + b"x" * (csv_records.LONGEST_RECORD - 8) + b"\n"
     assert [row[2] for row in rows_of(tmp_path, HEADER + record)] == [None]
     with pytest.raises(Refused, match="longer than 131,072 bytes"):
         rows_of(tmp_path, HEADER + b"x" + record)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gmv import landing
+from gmv.csv_records import Refused
 from gmv.errors import GmvError, UsageError
 from gmv.lake import location, records
 from gmv.lake.reader import Reader
@@ -154,7 +155,7 @@ def _outcome_of(
 ) -> dict:
     try:
         sha256 = landing.sha256(file)
-    except landing.Refused as refused:
+    except Refused as refused:
         return {"outcome": "refused", "reason": str(refused)}
     if sha256 in seen:
         is_retracted = " and is retracted" if seen[sha256] == "retracted" else ""
@@ -169,7 +170,7 @@ def _outcome_of(
         staged = landing.stage(file, event, run, ingested_at, target / event.name)
     except landing.Unreadable as refused:
         return {"outcome": "refused", "reason": str(refused)}
-    except landing.Refused as refused:
+    except Refused as refused:
         return {"outcome": "refused", "sha256": sha256, "reason": str(refused)}
     seen[sha256] = "ingested"
     arrivals.staged.setdefault(event.name, []).append(staged.parquet)
