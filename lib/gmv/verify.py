@@ -1,7 +1,8 @@
 """Every number once more, from bronze, by a second engine and with SQL of its own.
 
 Shares no code with the transforms: `sql/verify_events.sql` reads bronze's strings again,
-`sql/verify_numbers.sql` applies the rules again, and the comparisons below put both results side by side.
+`sql/verify_numbers.sql` applies the rules again, and the questions in `gmv.verify_questions` put both results
+side by side.
 `verify` does so for the whole lake, `verify_run` for what a run changed.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import duckdb
 
-from gmv import progress
+from gmv import progress, verify_questions
 from gmv.lake import ledger_days, pruning, records
 from gmv.lake.reader import Reader, remedy
 from gmv.lake.unfinished import Unfinished
@@ -31,9 +32,9 @@ from gmv.tables import (
     GMV_LEDGER,
     LEDGER_DAYS,
     QUARANTINE,
-    EventTable,
     Table,
 )
+from gmv.verify_questions import Question
 
 CERTIFICATE = "certificate.json"
 """A certificate's file in the folder of its run."""
@@ -95,7 +96,7 @@ class Certificate:
     @property
     def lacks_past(self) -> bool:
         """The ledger and the history do not tell together why numbers were what they were; no other table does."""
-        return any(one.name == _HISTORY_QUESTION.name and not one.agrees for one in self.comparisons)
+        return any(one.name == verify_questions.HISTORY.name and not one.agrees for one in self.comparisons)
 
     def advice(self) -> str:
         """What to do about what differs."""
@@ -104,7 +105,7 @@ class Certificate:
         told += [ONLY_IN_A_BACKUP] if self.lacks_past else []
         if LEDGER_DAYS.name in differ:
             told.append(f"For {LEDGER_DAYS.path}, {remedy(LEDGER_DAYS)}.")
-        if differ - {_HISTORY_QUESTION.name, LEDGER_DAYS.name}:
+        if differ - {verify_questions.HISTORY.name, LEDGER_DAYS.name}:
             told += ["After that, or without one:"] if self.lacks_past else []
             told.append("`gmv rebuild` makes silver anew from bronze, and posts what the ledger lacks.")
         return " ".join(told)
@@ -151,10 +152,10 @@ def verify(reader: Reader, today: dt.date) -> Certificate:
     # The session's temporary tables end with it.
     with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
         comparisons = _compare_whole_lake(session, today)
-        session.execute(_PENDING_DAYS)
+        session.execute(verify_questions.PENDING_DAYS)
         pending_days = [day for (day,) in session.execute("from pending_days order by all").fetchall()]
-        questions = (*_QUESTIONS_ABOUT_DAYS, _kept_sums_question(ledger_days.by_day(reader)))
-        comparisons += [_compare(session, question) for question in questions]
+        asked = (*verify_questions.ABOUT_DAYS, verify_questions.kept_sums(ledger_days.by_day(reader)))
+        comparisons += [_compare(session, question) for question in asked]
     return Certificate(
         "the whole lake",
         today,
@@ -199,7 +200,7 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
             own = " union ".join(f"select purchase_id from {event.name}_events" for event in EVENT_TABLES)
             _look_near(session, reader, own, [event.versions for event in EVENT_TABLES], runs)
             session.execute(_OWN_VERSIONS)
-            comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_FILES]
+            comparisons += [_compare(session, question) for question in verify_questions.ABOUT_FILES]
             session.execute(_DROP_RECORDS)
             session.execute(_TOUCHED)
             of_purchases = [event.versions for event in EVENT_TABLES] + [
@@ -208,7 +209,7 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
             _look_near(session, reader, "from touched", [*of_purchases, GMV_LEDGER], ())
             session.execute(_TOUCHED_PURCHASES)
             _execute(session, "verify_numbers.sql")
-            comparisons += [_compare(session, question) for question in _QUESTIONS_ABOUT_PURCHASES]
+            comparisons += [_compare(session, question) for question in verify_questions.ABOUT_PURCHASES]
     return Certificate(
         f"what {len(unfinished.runs)} bronze run(s) changed: their files and touched purchases",
         today,
@@ -236,10 +237,10 @@ def pin(reader: Reader) -> dict[str, int | None]:
 def _compare_whole_lake(session: duckdb.DuckDBPyConnection, today: dt.date) -> list[Comparison]:
     _prepare(session, _WHOLE_LAKE, {"today": today})
     read_events(session)
-    comparisons = [_compare(session, question) for question in _QUESTIONS_ABOUT_FILES]
+    comparisons = [_compare(session, question) for question in verify_questions.ABOUT_FILES]
     session.execute(_DROP_RECORDS)
     _execute(session, "verify_numbers.sql")
-    return comparisons + [_compare(session, question) for question in _QUESTIONS_ABOUT_PURCHASES]
+    return comparisons + [_compare(session, question) for question in verify_questions.ABOUT_PURCHASES]
 
 
 def _prepare(session: duckdb.DuckDBPyConnection, script: str, parameters: dict[str, object]) -> None:
@@ -362,354 +363,6 @@ def _look_near(
         session.execute(f"create or replace temp view near_{table.name} as {selected}")
 
 
-# --- The comparisons --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Question:
-    """A comparison to make: `differences` selects one row per difference, `rows` counts what is compared.
-
-    Columns `recomputed` and `stored` hold both values; an amount in `apart` counts towards cents_apart.
-    """
-
-    name: str
-    what: str
-    rows: str
-    differences: str
-    is_money: bool = False
-
-
-_PENDING_DAYS = """
-create temp table published as
-select transaction_date, subsidiary, sum(gmv)::decimal(38, 2) as gmv, count(*) as rows_stored
-from gold.daily_gmv
-group by all;
-
-create temp table ledger_by_day as
-select transaction_date, subsidiary, sum(amount)::decimal(38, 2) as gmv, sum(purchases)::bigint as purchases
-from gold.gmv_ledger
-group by all
-having sum(amount) <> 0 or sum(purchases) <> 0;
-
-create temp table pending_days as
-select distinct transaction_date
-from (from ledger_by_day where purchases > 0) as ledger
-full join published using (transaction_date, subsidiary)
-where transaction_date < (select today from parameters) and ledger.gmv is distinct from published.gmv;
-"""
-
-
-def _versions_question(event: EventTable) -> _Question:
-    columns = ", ".join(event.column_names)
-    return _Question(
-        event.versions.name,
-        f"{event.versions.path} holds each distinct valid event of bronze.{event.name} exactly once, "
-        "under a file in force that holds it.",
-        f"(select count(*) from {event.name}_events) + (select count(*) from stored_{event.name}_versions)",
-        f"""
-        with held as (
-            select {columns}, file_number, 1 as recomputed, 0 as stored
-            from {event.name}_records where is_valid
-            union all
-            select {columns}, file_number, 0, 1
-            from stored_{event.name}_versions
-            left join (from arrived_files where "table" = '{event.name}' and not is_retracted)
-                using (file, sha256)
-        ),
-        by_file as (
-            select {columns}, file_number, max(recomputed) as recomputed, sum(stored) as stored
-            from held
-            group by {columns}, file_number
-        ),
-        apart as (
-            select {columns}, max(recomputed) as recomputed, sum(stored) as stored
-            from by_file
-            group by {columns}
-            having max(recomputed) <> sum(stored)
-                or bool_or(stored > 0 and recomputed = 0 and (file_number is not null or is_whole_lake()))
-        )
-        select '{event.versions.path}' as "table", purchase_id, transaction_datetime,
-            {_rows_of(event)},
-            case when bool_or(recomputed = stored)
-                then 'stored under a file that does not hold it, or is not in force' end as note
-        from apart
-        group by purchase_id, transaction_datetime
-        """,
-    )
-
-
-def _latest_question(event: EventTable) -> _Question:
-    columns = ", ".join(event.column_names)
-    return _Question(
-        event.latest.name,
-        f"{event.latest.path} holds the latest version of each purchase (rule 1).",
-        f"(select count(*) from {event.name}_latest) + (select count(*) from stored_{event.name})",
-        f"""
-        with apart as (
-            select {columns}, sum(recomputed) as recomputed, sum(stored) as stored
-            from (
-                select {columns}, 1 as recomputed, 0 as stored from {event.name}_latest
-                union all
-                select {columns}, 0, 1 from stored_{event.name}
-            )
-            group by {columns}
-            having sum(recomputed) <> sum(stored)
-        )
-        select '{event.latest.path}' as "table", purchase_id, {_rows_of(event)}
-        from apart
-        group by purchase_id
-        """,
-    )
-
-
-def _rows_of(event: EventTable) -> str:
-    """Both sides of a group of rows that differ, each row as often as it occurs there."""
-    row = ", ".join(f"'{name}': {name}" for name in event.column_names)
-    return ", ".join(
-        f"flatten(list(repeat([{{{row}}}], {side}::bigint) order by {event.column_names[1]})) as {side}"
-        for side in ("recomputed", "stored")
-    )
-
-
-_QUARANTINE_QUESTION = _Question(
-    "quarantine",
-    "silver/quarantine holds exactly the records in force that break a rule of values.",
-    "(select count(*) from rejected) + (select count(*) from stored_quarantine)",
-    """
-    with both_sides as (
-        select event_table, file, sha256, line, 1 as recomputed, 0 as stored from rejected
-        union all
-        select "table", file, sha256, line, 0, 1 from stored_quarantine
-    )
-    select 'silver/quarantine' as "table", event_table, file, sha256, line,
-        sum(recomputed)::bigint as recomputed, sum(stored)::bigint as stored
-    from both_sides
-    group by event_table, file, sha256, line
-    having sum(recomputed) <> sum(stored)
-    """,
-)
-
-_VERSIONS_BY_FILE = " union all ".join(
-    f"select '{event.name}' as event_table, file, sha256, count(*) as versions "
-    f"from stored_{event.name}_versions group by all"
-    for event in EVENT_TABLES
-)
-
-_ROW_ACCOUNTING_QUESTION = _Question(
-    "row_accounting",
-    "Per file, records noted = rows in bronze = new versions + copies + quarantined (retracted files: "
-    "records = rows).",
-    "(select count(*) from arrived_files)",
-    f"""
-    with noted as (
-        select "table" as event_table, path as file, sha256, max(records) as records
-        from noted_files group by all
-    ),
-    arrived as (
-        select "table" as event_table, file, sha256, is_retracted, records, valid_records
-        from arrived_files left join valid_records using (file_number)
-    ),
-    brought as (
-        {_VERSIONS_BY_FILE}
-    ),
-    quarantined as (
-        select "table" as event_table, file, sha256, count(*) as records from stored_quarantine group by all
-    ),
-    accounts as (
-        select event_table, file, sha256, coalesce(is_retracted, false) as is_retracted,
-            noted.records as noted,
-            coalesce(arrived.records, 0) as in_bronze,
-            coalesce(brought.versions, 0) as new_versions,
-            coalesce(valid_records, 0) - new_versions as copies,
-            coalesce(quarantined.records, 0) as quarantined
-        from noted
-        full join arrived using (event_table, file, sha256)
-        left join brought using (event_table, file, sha256)
-        left join quarantined using (event_table, file, sha256)
-    )
-    select 'bronze/files' as "table", event_table, file, sha256,
-        {{'records': in_bronze}} as recomputed,
-        {{
-            'records': noted, 'new_versions': new_versions, 'copies': copies, 'quarantined': quarantined
-        }} as stored
-    from accounts
-    where noted is distinct from in_bronze
-        or not is_retracted and (copies < 0 or new_versions + copies + quarantined <> in_bronze)
-    """,
-)
-
-_LEDGER_BY_DAY_QUESTION = _Question(
-    "ledger_by_day",
-    "The ledger's postings sum to rules 1 to 5 over bronze, by day and subsidiary, on all days.",
-    "(select count(*) from gmv_by_day) + (select count(*) from ledger_by_day)",
-    """
-    select 'gold/gmv_ledger' as "table", transaction_date, subsidiary,
-        {'gmv': expected.gmv, 'purchases': expected.purchases} as recomputed,
-        {'gmv': ledger.gmv, 'purchases': ledger.purchases} as stored,
-        abs(coalesce(expected.gmv, 0) - coalesce(ledger.gmv, 0)) as apart
-    from gmv_by_day as expected
-    full join ledger_by_day as ledger using (transaction_date, subsidiary)
-    where expected.gmv is distinct from ledger.gmv or expected.purchases is distinct from ledger.purchases
-    """,
-    is_money=True,
-)
-
-_LEDGER_AS_KNOWN_QUESTION = _Question(
-    "ledger_as_known",
-    "The ledger's postings sum, by purchase, day known, day and subsidiary, to the changes of standing that "
-    "bronze's events cause: so GMV as known on any day is right (rule 6).",
-    "(select count(*) from changes) + (select count(*) from stored_ledger)",
-    """
-    with ledger as (
-        select purchase_id, known_on, transaction_date, subsidiary,
-            sum(amount)::decimal(38, 2) as amount, sum(purchases)::bigint as purchases
-        from stored_ledger
-        group by all
-        having sum(amount) <> 0 or sum(purchases) <> 0
-    )
-    select 'gold/gmv_ledger' as "table", purchase_id, known_on, transaction_date, subsidiary,
-        {'amount': expected.amount, 'purchases': expected.purchases} as recomputed,
-        {'amount': ledger.amount, 'purchases': ledger.purchases} as stored,
-        abs(coalesce(expected.amount, 0) - coalesce(ledger.amount, 0)) as apart
-    from changes as expected
-    full join ledger using (purchase_id, known_on, transaction_date, subsidiary)
-    where expected.amount is distinct from ledger.amount
-        or expected.purchases is distinct from ledger.purchases
-    """,
-    is_money=True,
-)
-
-_DAILY_GMV_QUESTION = _Question(
-    "daily_gmv",
-    "gold/daily_gmv is rules 1 to 5 over bronze, on every closed day that is not pending.",
-    "(select count(*) from gmv_by_day) + (select count(*) from gold.daily_gmv)",
-    """
-    select 'gold/daily_gmv' as "table", transaction_date, subsidiary,
-        expected.gmv as recomputed, published.gmv as stored,
-        abs(coalesce(expected.gmv, 0) - coalesce(published.gmv, 0)) as apart,
-        case when rows_stored > 1 then 'stored more than once' end as note
-    from gmv_by_day as expected
-    full join published using (transaction_date, subsidiary)
-    where (expected.gmv is distinct from published.gmv or rows_stored > 1)
-        and transaction_date < (select today from parameters)
-        and transaction_date not in (from pending_days)
-    """,
-    is_money=True,
-)
-
-_PUBLISHED_QUESTION = _Question(
-    "published",
-    "gold/daily_gmv is what the newest rows of gold/daily_gmv_history say was published, on all days.",
-    "(select count(*) from gold.daily_gmv_history) + (select count(*) from gold.daily_gmv)",
-    """
-    with newest as (
-        select transaction_date, subsidiary, gmv
-        from gold.daily_gmv_history
-        qualify row_number() over (
-            partition by transaction_date, subsidiary order by ledger_seq desc, published_at desc
-        ) = 1
-    )
-    select 'gold/daily_gmv' as "table", transaction_date, subsidiary,
-        newest.gmv as recomputed, published.gmv as stored,
-        abs(coalesce(newest.gmv, 0) - coalesce(published.gmv, 0)) as apart,
-        case when rows_stored > 1 then 'stored more than once' end as note
-    from newest
-    full join published using (transaction_date, subsidiary)
-    where newest.gmv is distinct from published.gmv or rows_stored > 1
-    """,
-    is_money=True,
-)
-
-_HISTORY_QUESTION = _Question(
-    "history",
-    "Each row of gold/daily_gmv_history follows on the row before it, and holds the sum of the ledger's "
-    "postings up to its ledger_seq.",
-    "(select count(*) from gold.daily_gmv_history)",
-    """
-    with steps as (
-        select *, lag(gmv) over (
-            partition by transaction_date, subsidiary order by ledger_seq, published_at
-        ) as gmv_before
-        from gold.daily_gmv_history
-    ),
-    ledger as (
-        select transaction_date, subsidiary, ledger_seq,
-            sum(sum(amount)) over up_to_here as gmv, sum(sum(purchases)) over up_to_here as purchases
-        from gold.gmv_ledger
-        group by transaction_date, subsidiary, ledger_seq
-        window up_to_here as (partition by transaction_date, subsidiary order by ledger_seq)
-    ),
-    expected as (
-        select steps.*, case when ledger.purchases > 0 then ledger.gmv::decimal(38, 2) end as ledger_gmv
-        from steps
-        asof left join ledger
-            on steps.transaction_date = ledger.transaction_date and steps.subsidiary = ledger.subsidiary
-            and steps.ledger_seq >= ledger.ledger_seq
-    )
-    select 'gold/daily_gmv_history' as "table", transaction_date, subsidiary, ledger_seq,
-        {'previous_gmv': gmv_before, 'gmv': ledger_gmv} as recomputed,
-        {'previous_gmv': previous_gmv, 'gmv': gmv} as stored,
-        abs(coalesce(gmv_before, 0) - coalesce(previous_gmv, 0))
-            + abs(coalesce(ledger_gmv, 0) - coalesce(gmv, 0)) as apart
-    from expected
-    where previous_gmv is distinct from gmv_before or gmv is distinct from ledger_gmv
-    """,
-    is_money=True,
-)
-
-_QUESTIONS_ABOUT_FILES = (
-    _ROW_ACCOUNTING_QUESTION,
-    _QUARANTINE_QUESTION,
-    *(_versions_question(event) for event in EVENT_TABLES),
-)
-_QUESTIONS_ABOUT_PURCHASES = (
-    *(_latest_question(event) for event in EVENT_TABLES),
-    _LEDGER_AS_KNOWN_QUESTION,
-)
-
-
-def _kept_sums_question(by_day: str) -> _Question:
-    """Whether what runs keep of the ledger is the ledger.
-
-    Args:
-        by_day: what `ledger_days.by_day` gives.
-    """
-    of_ledger, kept = (
-        f"{{'amount': (sum(amount) filter ({of_it}))::decimal(38, 2), "
-        f"'purchases': (sum(purchases) filter ({of_it}))::bigint, "
-        f"'postings': (sum(postings) filter ({of_it}))::bigint}}"
-        for of_it in ("is_ledger", "not is_ledger")
-    )
-    return _Question(
-        LEDGER_DAYS.name,
-        "The sums by day that runs keep of the ledger, instead of adding up all of it, are its sums.",
-        f"(select count(*) from ({by_day}))",
-        f"""
-        select *, coalesce(abs(recomputed.amount - stored.amount),
-            abs(recomputed.amount), abs(stored.amount)) as apart
-        from (
-            select 'monitoring/ledger_days' as "table", transaction_date, subsidiary, known_on, cause, ledger_seq,
-                run, {of_ledger} as recomputed, {kept} as stored
-            from (
-                select *, 1 as postings, true as is_ledger from gold.gmv_ledger
-                union all by name
-                select *, false as is_ledger from ({by_day})
-            )
-            group by transaction_date, subsidiary, known_on, cause, ledger_seq, run
-        )
-        where recomputed is distinct from stored
-        """,
-        is_money=True,
-    )
-
-
-_QUESTIONS_ABOUT_DAYS = (
-    _LEDGER_BY_DAY_QUESTION,
-    _DAILY_GMV_QUESTION,
-    _PUBLISHED_QUESTION,
-    _HISTORY_QUESTION,
-)
-
 _COMPARED_TABLES = (
     *(event.bronze for event in EVENT_TABLES),
     FILES,
@@ -726,7 +379,7 @@ _COMPARED_TABLES = (
 # --- Asking and telling -----------------------------------------------------------------------------------
 
 
-def _compare(session: duckdb.DuckDBPyConnection, question: _Question) -> Comparison:
+def _compare(session: duckdb.DuckDBPyConnection, question: Question) -> Comparison:
     session.execute(f"create or replace temp table differences as {question.differences}")
     rows, different = _one_row(session, f"select {question.rows}, (select count(*) from differences)")
     cents = _one_row(session, "select sum(apart) * 100 from differences")[0] if question.is_money else None
