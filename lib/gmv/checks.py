@@ -198,29 +198,5 @@ SUBSIDIARY_VANISHED = Check(
     "See whether the subsidiary's files have come, or come under another name.",
 )
 
-CHECKS: tuple[Check, ...] = (
-    LEDGER_EQUALS_SILVER,
-    SILVER_KEY_UNIQUE,
-    ROW_ACCOUNTING,
-    RECOMPUTED,
-    NEGATIVE_GMV,
-    REFUSED_FILE,
-    QUARANTINED_SHARE,
-    UNMATCHED_FILE,
-    QUARANTINED,
-    DOUBTFUL,
-    AWAITING_ITEM,
-    UNKNOWN_SUBSIDIARY,
-    ORPHANS,
-    SEVERAL_PRODUCTS,
-    OTHER_DAY,
-    TIES,
-    CHANGED_IN_PLACE,
-    NEW_SUBSIDIARY,
-    FEED_MISSING,
-    DAY_DROP,
-    WEEKDAY_GMV,
-    WEEKDAY_RECORDS,
-    SUBSIDIARY_VANISHED,
-)
+CHECKS: tuple[Check, ...] = tuple(one for one in vars().values() if isinstance(one, Check))
 BY_NAME = {check.name: check for check in CHECKS}
