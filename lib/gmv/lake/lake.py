@@ -91,37 +91,23 @@ class Lake:
         rows = self.spark.read.schema(_struct(table)).parquet(*as_paths).select(*table.column_names)
         return rows.where(_within(F.col("purchase_id"), near)) if near else rows
 
-    def few_of(
-        self,
-        table: Table,
-        condition: str = "true",
-        runs: Sequence[str] = (),
-        near: Sequence[Range] = (),
-        version: int | None = None,
-        **parameters: object,
+    def _few(
+        self, reader: Reader, table: Table, condition: str = "true", **parameters: object
     ) -> DataFrame | None:
         """The table's rows that satisfy a condition, found without Spark; None where they are too many for that.
 
         Spark would replay the table's log in jobs of its own and plan a scan of it, for a handful of rows.
 
         Args:
+            reader: of the table's version, and of the files, that are asked.
             condition: SQL, with `$name` parameters.
-            runs: only rows of these bronze runs are asked for, besides.
-            near: ranges that hold the ids of all purchases that the condition chooses.
-            version: of the table; None: the newest.
         """
         columns = ", ".join(f'"{name}"' for name in table.column_names)
-        pinned = {} if version is None else {table.path: version}
-        reader = Reader(self.path, pinned).of_runs(runs).near(near)
-        if runs:
-            condition, parameters = (
-                f"list_contains($runs, run) and {condition}",
-                {**parameters, "runs": list(runs)},
-            )
-        limited = (
-            f'{columns} from {table.layer}."{table.name}" where {condition} limit {MOST_ROWS_TO_COLLECT + 1}'
+        rows = reader.arrow(
+            f'select {columns} from {table.layer}."{table.name}" where {condition} '
+            f"limit {MOST_ROWS_TO_COLLECT + 1}",
+            **parameters,
         )
-        rows = reader.arrow(f"select {limited}", **parameters)
         if rows.num_rows > MOST_ROWS_TO_COLLECT:
             return None
         return self.spark.createDataFrame(rows.cast(records.arrow_schema(table)), _struct(table))
@@ -155,10 +141,10 @@ class Lake:
         )
 
     def _few_rows_of(self, table: Table, touched: Touched, version: int | None = None) -> DataFrame | None:
+        reader = Reader(self.path, {} if version is None else {table.path: version})
         if touched.few is None:
-            return self.few_of(table, version=version)
-        ids = list(touched.few)
-        return self.few_of(table, pruning.ONE_OF_IDS, near=touched.ranges, version=version, ids=ids)
+            return self._few(reader, table)
+        return self._few(reader.near(touched.ranges), table, pruning.ONE_OF_IDS, ids=list(touched.few))
 
     def at_hand(self, rows: DataFrame, touched: Touched, unfinished: Unfinished) -> DataFrame:
         """Rows that several queries ask for, computed once and kept here; as they are where they may be many.
@@ -186,7 +172,7 @@ class Lake:
         runs = list(unfinished.runs)
         few = None
         if runs and unfinished.records <= MOST_ROWS_TO_COLLECT:
-            few = self.few_of(table, runs=runs)
+            few = self._few(Reader(self.path).of_runs(runs), table, "list_contains($runs, run)", runs=runs)
         return self.read(table).where(F.col("run").isin(runs)) if few is None else few
 
     def records_naming(self, event: EventTable, touched: Touched) -> DataFrame:
@@ -299,7 +285,7 @@ class Lake:
 
         def found(event: EventTable) -> DataFrame:
             condition = on_days if event is PURCHASE else of_these
-            few = self.few_of(event.latest, condition, near=near) if are_few else None
+            few = self._few(Reader(self.path).near(near), event.latest, condition) if are_few else None
             return self.read(event.latest, near) if few is None else few
 
         purchase, product_item, purchase_extra_info = of_each_event(found).values()
