@@ -97,6 +97,43 @@ def test_purchases_that_lay_scattered_are_side_by_side_afterwards(tmp_path, monk
     assert maintain.unclustered_share(described(tmp_path)) == 0
 
 
+def test_two_small_files_become_one_and_the_log_is_summed_up(tmp_path):
+    for run in ("a", "b"):
+        small_lake.write(tmp_path, CHECK_RESULTS, [{"run": run}])
+    maintain.maintain(tmp_path)
+    assert files(tmp_path, CHECK_RESULTS) == 1
+    assert len([*(tmp_path / CHECK_RESULTS.path).glob("_delta_log/*.checkpoint.parquet")]) == 1
+
+
+def test_rows_that_were_lost_on_the_way_are_told(tmp_path, monkeypatch):
+    scattered(tmp_path, batches=2, each=5)
+    monkeypatch.setattr(maintain, "_arrange", lambda delta, table, files: delta.delete("ledger_seq = 1"))
+    with pytest.raises(GmvError, match=r"gold/gmv_ledger: 10 rows became 5 while it was maintained"):
+        maintain.maintain(tmp_path)
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(b"PAR1 nothing PAR1")
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut_short, small_lake.garble])
+@pytest.mark.parametrize("table", [GMV_LEDGER, CHECK_RESULTS], ids=lambda table: table.path)
+def test_a_table_that_can_not_be_read_is_named_with_what_to_do(tmp_path, table, harm):
+    for value in ("a", "b"):
+        small_lake.write(tmp_path, table, [{table.column_names[0]: value}])
+    harm(Path(DeltaTable(tmp_path / table.path).file_uris()[0]))
+    with pytest.raises(GmvError, match=rf"^{table.path} can't be read: .* from a backup"):
+        maintain.maintain(tmp_path)
+
+
+def test_a_table_whose_log_can_not_be_read_is_named_with_what_to_do(tmp_path):
+    small_lake.write(tmp_path, GMV_LEDGER, [{"run": "a"}])
+    (commit,) = (tmp_path / GMV_LEDGER.path / "_delta_log").glob("*.json")
+    commit.write_text("{ this is no commit")
+    with pytest.raises(GmvError, match=r"^gold/gmv_ledger can't be read: .* from a backup"):
+        maintain.maintain(tmp_path)
+
+
 def test_a_sort_that_needs_more_memory_than_it_may_take_says_so_and_changes_nothing(tmp_path, monkeypatch):
     scattered(tmp_path, each=20_000)
     monkeypatch.setattr(maintain, "sorting_bytes", lambda: 2**20)

@@ -48,7 +48,7 @@ def maintain(lake: Path) -> list[dict]:
         table, files_before, files, bytes_before, bytes, rows; one entry per table that exists.
 
     Raises:
-        GmvError: naming the table, when it has other rows afterwards.
+        GmvError: naming the table, when it can't be read, or has other rows afterwards.
     """
     pool = ThreadPoolExecutor(AT_THE_SAME_TIME)
     try:
@@ -61,9 +61,15 @@ def maintain(lake: Path) -> list[dict]:
 def _maintained(lake: Path, table: Table) -> dict | None:
     """Maintain a table; what became of it, None where there is none."""
     try:
-        delta = DeltaTable(str(lake / table.path))
+        return _tended(DeltaTable(str(lake / table.path)), table)
     except TableNotFoundError:
         return None
+    except DeltaError:
+        Reader(lake).check(table)  # says which file is damaged, and what to do
+        raise
+
+
+def _tended(delta: DeltaTable, table: Table) -> dict:
     before = pruning.described(delta)
     with faults.commit(table.path):
         _arrange(delta, table, before)
