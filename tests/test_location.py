@@ -14,11 +14,16 @@ def test_a_folder_is_an_absolute_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert location.location("lake") == tmp_path / "lake"
     assert location.location(Path("~/lake")) == Path("/home/someone/lake")
+    assert location.location("2023-02-01T06:00/lake") == tmp_path / "2023-02-01T06:00" / "lake"
 
 
-def test_another_scheme_is_refused_and_not_taken_for_a_folder():
-    with pytest.raises(UsageError, match="gs://bucket/lake"):
-        location.location("gs://bucket/lake")
+@pytest.mark.parametrize(
+    "given",
+    ["gs://bucket/lake", Path("gs://bucket/lake"), Path("abfss://c@a.dfs/lake"), Path("s3://"), "S3://b"],
+)
+def test_another_scheme_is_refused_and_not_taken_for_a_folder(given):
+    with pytest.raises(UsageError, match=f"^{given}: this is neither a folder nor a place in S3"):
+        location.location(given)
 
 
 @pytest.mark.parametrize("text", ["s3://bucket/gmv/", "s3a://bucket/gmv", Path("s3://bucket/gmv")])

@@ -24,6 +24,7 @@ ZONES = {"bronze": "raw", "silver": "curated", "gold": "analytics", "monitoring"
 """The bucket of each layer, where a lake is split: what `{zone}` stands for in its location."""
 
 _REMOTE = re.compile(r"s3a?:/+(?=[^/])")  # a Path holds s3://bucket as s3:/bucket
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:(/|$)")  # and gs://bucket as gs:/bucket, s3:// as s3:
 
 
 def location(given: str | os.PathLike[str]) -> Path:
@@ -38,7 +39,7 @@ def location(given: str | os.PathLike[str]) -> Path:
     """
     text = str(given)
     if not _REMOTE.match(text):
-        if "://" in text:
+        if _ADDRESS.match(text):
             raise UsageError(f"{text}: this is neither a folder nor a place in S3 (s3://bucket/prefix).")
         return Path(os.path.abspath(Path(text).expanduser()))
     uri = _REMOTE.sub("s3://", text, count=1).rstrip("/")
