@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,32 @@ def test_a_split_lake_puts_each_layer_into_its_bucket():
         "s3://acme-analytics/gmv/gold/daily_gmv",
         "s3://acme-analytics/gmv/monitoring/runs",
     ]
+
+
+def test_the_newest_file_of_a_name_is_the_one_written_last_in_the_folders_asked_for(tmp_path):
+    for folder, written in (("report-a", 300), ("20230301T06", 200), ("20230302T06", 100)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "report.html").touch()
+        os.utime(tmp_path / folder / "report.html", (written, written))
+    (tmp_path / "20230303T06").mkdir()
+    at = dt.datetime(1970, 1, 1)
+    assert location.newest(tmp_path, "report.html") == (
+        tmp_path / "report-a" / "report.html",
+        at + dt.timedelta(seconds=300),
+    )
+    assert location.newest(tmp_path, "report.html", within="2023") == (
+        tmp_path / "20230301T06" / "report.html",
+        at + dt.timedelta(seconds=200),
+    )
+    assert location.newest(tmp_path, "report.html", within="2024") is None
+
+
+def test_who_reads_a_file_while_its_text_is_replaced_reads_the_old_one_to_its_end(tmp_path):
+    (tmp_path / "run.json").write_text("old")
+    with (tmp_path / "run.json").open() as reading:
+        location.replace_text(tmp_path / "run.json", "new é")
+        assert reading.read() == "old"
+    assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [("run.json", "new é")]
 
 
 @pytest.mark.parametrize(
