@@ -39,7 +39,8 @@ class Rejects:
         found = []
         for event, rows in rejected.items():
             files = self._seen[event].get.get("files")
-            if files is None:  # Spark's adaptive execution drops what was noticed by a query that gives no row
+            # Spark's adaptive execution drops what was noticed of a query that gives no row.
+            if files is None:
                 found.append(rows)
             elif files:
                 found.append(rows.where(F.col("sha256").isin(sorted(files))))
