@@ -301,26 +301,21 @@ def newest_days(reader: Reader) -> pd.DataFrame:
     )
 
 
-def runs(reader: Reader, newest: int = 10) -> pd.DataFrame:
-    """The newest runs, newest first.
+def run_durations(reader: Reader, newest: int) -> pd.DataFrame:
+    """How long the newest runs took, and each of their steps, newest first.
 
     Returns:
-        run, kind, started_at, ended_at (UTC; empty: it has not ended, or was killed), seconds, outcome,
-        message, start_date, end_date, as_of_date, code_version, details (JSON text).
+        run, kind, started_at (UTC), outcome (`not ended` until it has), seconds (empty until then), and a
+        column of seconds for each step that the run records name.
     """
-    return reader.frame(
+    frame = reader.frame(
         """
         select run,
             any_value(kind) as kind,
             min("at") filter (event = 'started') as started_at,
             max("at") filter (event = 'ended') as ended_at,
+            if(ended_at is null, 'not ended', arg_max(outcome, "at")) as outcome,
             date_diff('second', started_at, ended_at)::integer as seconds,
-            arg_max(outcome, "at") as outcome,
-            arg_max(message, "at") as message,
-            max(start_date) as start_date,
-            max(end_date) as end_date,
-            max(as_of_date) as as_of_date,
-            arg_max(code_version, "at") as code_version,
             arg_max(details, "at") as details
         from monitoring.runs
         group by run
@@ -329,17 +324,6 @@ def runs(reader: Reader, newest: int = 10) -> pd.DataFrame:
         """,
         newest=newest,
     ).astype({"seconds": "Int64"})
-
-
-def run_durations(reader: Reader, newest: int = 10) -> pd.DataFrame:
-    """How long the newest runs took, and each of their steps, newest first.
-
-    Returns:
-        run, kind, started_at (UTC), outcome (`not ended` until it has), seconds (empty until then), and a
-        column of seconds for each step that the run records name.
-    """
-    frame = runs(reader, newest)
-    frame["outcome"] = frame["outcome"].where(frame["ended_at"].notna(), "not ended")
     steps = [json.loads(details or "{}").get("seconds", {}) for details in frame["details"]]
     by_step = pd.DataFrame(
         steps, index=frame.index, columns=sorted({name for step in steps for name in step})
