@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import small_lake
 from command import GMV
+from deltalake.exceptions import DeltaError
 from gmv import doctor, progress, publication, recovery
 from gmv.errors import GmvError
+from gmv.lake import records
 from gmv.lake.reader import Damaged, Reader
+from gmv.run import runner
 from gmv.tables import GMV_LEDGER, GOLD, PRODUCT_ITEM, PROGRESS, PURCHASE, SILVER
 
 HEADER = ",".join(PURCHASE.column_names) + "\n"
@@ -219,6 +222,40 @@ def test_a_full_disk_ends_a_run_with_1_and_the_published_numbers_stay(tiny_disk,
     assert ended.returncode == 1
     assert "No space left" in ended.stderr
     assert publication.published(Reader(lake)) == before
+
+
+def fill(disk: Path) -> None:
+    free = os.statvfs(disk)
+    (disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_frsize))
+
+
+def test_a_disk_that_is_full_is_said_so_whoever_writes_to_it(tiny_disk, lake):
+    moved = tiny_disk / "lake"
+    shutil.copytree(lake, moved)
+    fill(tiny_disk)
+    for command in (
+        ("export", "--lake", str(lake), "--to", str(tiny_disk / "out")),  # Python writes,
+        ("maintain", "--lake", str(moved)),  # delta-rs does
+    ):
+        ended = gmv(*command)
+        assert ended.returncode == 1
+        assert "gmv: No space left on the disk" in ended.stderr and "make room" in ended.stderr
+
+
+def test_what_ended_a_run_is_told_though_its_end_can_not_be_written(lake, tmp_path, monkeypatch, capsys):
+    request = runner.Request(lake, tmp_path, tmp_path / "runs")
+    with (
+        pytest.raises(GmvError, match=r"^02_silver failed$"),
+        runner._held(lake, "the test") as held,
+        runner._record(request, "r9", "run").kept(held),
+    ):
+        monkeypatch.setattr(records, "append", full)
+        raise GmvError("02_silver failed")
+    assert "how the run ended could not be written everywhere: Failed to parse" in capsys.readouterr().err
+
+
+def full(*_: object) -> None:
+    raise DeltaError("Failed to parse parquet: External: No space left on device (os error 28)")
 
 
 def test_a_read_only_lake_is_said_so(tiny_disk, tmp_path):

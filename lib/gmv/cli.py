@@ -533,7 +533,7 @@ def doctor(
 
 def main() -> None:
     """Run the command line; errors that a user can act on end without a stack trace."""
-    from gmv.errors import GmvError, PublicationRefused
+    from gmv.errors import GmvError, PublicationRefused, is_disk_full
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -556,6 +556,13 @@ def main() -> None:
         said = str(error).strip().splitlines()
         if told := _explained_by_store(error):
             print(f"gmv: {told}", file=sys.stderr)
+            sys.exit(1)
+        if is_disk_full(error):
+            print(
+                "gmv: No space left on the disk of the lake, of what is written beside it, or of TMPDIR. What was "
+                "committed stays; make room and run again.",
+                file=sys.stderr,
+            )
             sys.exit(1)
         print(
             f"gmv: {type(error).__name__}: {said[0] if said else ''} (gmv --debug … shows where)",

@@ -40,3 +40,8 @@ class LakeLocked(GmvError):
     """Another run holds the lake."""
 
     exit_code = 4
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error is that a disk has no room left: delta-rs has no type of its own for it."""
+    return any(said in str(error) for said in ("No space left on device", "Disk quota exceeded"))

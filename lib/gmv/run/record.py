@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from gmv.errors import GmvError, PublicationRefused
+from gmv.errors import GmvError, PublicationRefused, is_disk_full
 from gmv.identity import code_version
 from gmv.lake import faults, location, records, spark
 from gmv.lake.lock import Lock
@@ -112,7 +112,7 @@ class Record:
         try:
             self.end(outcome, message)
         except Exception as error:
-            if isinstance(error, OSError):  # the disk that ended the run is still full
+            if isinstance(error, OSError) or is_disk_full(error):  # the disk that ended the run is still full
                 print(f"gmv: how the run ended could not be written everywhere: {error}", file=sys.stderr)
             elif not is_lost(self.lake, error):
                 raise
