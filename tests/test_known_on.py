@@ -14,12 +14,12 @@ from gmv import explore, show
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.run import example
-from gmv.tables import DAILY_GMV, GMV_LEDGER
+from gmv.tables import DAILY_GMV, DAILY_GMV_HISTORY, GMV_LEDGER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model import EVENT_CLASSES, Event
 from model_lake import ModelLake
-from small_lake import day
+from small_lake import day, write
 from strategies import DAYS, event_arrivals
 
 _READERS = {
@@ -104,6 +104,18 @@ def test_each_point_in_time_gives_the_models_numbers_for_any_arrival(life, data)
             assert numbers(reader, recorded_by=moment) == published
             for on in DAYS:
                 assert numbers(reader, known_on=on, recorded_by=moment) == model.as_known(arrived, on)
+
+
+def test_what_was_recorded_at_that_very_moment_is_told(tmp_path):
+    tenth, moment = day("2023-03-10"), dt.datetime(2023, 3, 11, 6)
+    place = {"transaction_date": tenth, "subsidiary": "nac"}
+    posting = {"purchase_id": "1", "amount": Decimal("80.00"), "purchases": 1, "known_on": tenth}
+    write(tmp_path, GMV_LEDGER, [{**place, **posting, "recorded_at": moment}])
+    write(tmp_path, DAILY_GMV_HISTORY, [{**place, "gmv": Decimal("80.00"), "published_at": moment}])
+    reader, before = Reader(tmp_path), moment - dt.timedelta(microseconds=1)
+    for points in ({}, {"known_on": tenth}):
+        assert numbers(reader, recorded_by=moment, **points) == {(tenth, "nac"): Decimal("80.00")}
+        assert numbers(reader, recorded_by=before, **points) == {}
 
 
 def test_points_in_time_are_of_daily_gmv_only(tmp_path):
