@@ -106,14 +106,15 @@ def test_each_point_in_time_gives_the_models_numbers_for_any_arrival(life, data)
                 assert numbers(reader, known_on=on, recorded_by=moment) == model.as_known(arrived, on)
 
 
-def test_what_was_recorded_at_that_very_moment_is_told(tmp_path):
+def test_a_moment_and_the_days_of_a_window_are_inclusive(tmp_path):
     tenth, moment = day("2023-03-10"), dt.datetime(2023, 3, 11, 6)
     place = {"transaction_date": tenth, "subsidiary": "nac"}
     posting = {"purchase_id": "1", "amount": Decimal("80.00"), "purchases": 1, "known_on": tenth}
     write(tmp_path, GMV_LEDGER, [{**place, **posting, "recorded_at": moment}])
     write(tmp_path, DAILY_GMV_HISTORY, [{**place, "gmv": Decimal("80.00"), "published_at": moment}])
     reader, before = Reader(tmp_path), moment - dt.timedelta(microseconds=1)
-    for points in ({}, {"known_on": tenth}):
+    of_that_day = {"start_date": tenth, "end_date": tenth}
+    for points in ({}, {"known_on": tenth}, of_that_day):
         assert numbers(reader, recorded_by=moment, **points) == {(tenth, "nac"): Decimal("80.00")}
         assert numbers(reader, recorded_by=before, **points) == {}
 
