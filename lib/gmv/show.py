@@ -143,10 +143,10 @@ def which_rows(one_row_is: str, which: str, drawn: int, of: int) -> str:
     return f"One row is one {one_row_is}.{part}"
 
 
-def as_csv(columns: Sequence[str], of_rows: Iterable[dict[str, Any]]) -> str:
+def as_csv(columns: Sequence[str], of_rows: Iterable[dict[str, Any]], for_spreadsheet: bool = False) -> str:
     """As `write_csv` writes them."""
     text = io.StringIO()
-    write_csv(text, columns, of_rows)
+    write_csv(text, columns, of_rows, for_spreadsheet)
     return text.getvalue()
 
 
