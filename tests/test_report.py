@@ -1135,6 +1135,17 @@ def test_numbers_on_the_page_and_beside_it_are_those_of_gmv_show(sample: Path, t
     ]
 
 
+def test_of_numbers_that_can_not_be_written_whole_none_are_there(sample, tmp_path, monkeypatch):
+    def cut_short(file: Path, text: str, **_: object) -> None:
+        file.write_bytes(text.encode()[:40])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", cut_short)
+    with pytest.raises(OSError, match="No space left"):
+        page.write_numbers(Reader(sample), Window(), tmp_path / "daily_gmv.csv")
+    assert not (tmp_path / "daily_gmv.csv").exists()
+
+
 def test_numbers_beside_a_page_are_those_it_shows_though_a_run_publishes_meanwhile(
     tmp_path, monkeypatch
 ) -> None:

@@ -52,4 +52,4 @@ def render(notebook_path: Path, target: Path) -> None:
 def write_numbers(reader: Reader, window: Window, target: Path) -> None:
     """The numbers beside the page: what `gmv show daily_gmv --format csv` prints for the same window."""
     rows = show.rows(reader, DAILY_GMV, window.start_date, window.end_date)
-    target.write_text(show.as_csv(DAILY_GMV.column_names, rows), encoding="utf-8")
+    location.replace_text(target, show.as_csv(DAILY_GMV.column_names, rows))
