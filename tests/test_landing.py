@@ -10,6 +10,7 @@ import os
 import tracemalloc
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -816,6 +817,11 @@ def test_time_of_a_file_is_utc_to_the_microsecond(tmp_path):
     location.write_bytes(b"")
     os.utime(location, ns=(0, 1_675_382_400_123_456_789))
     assert landing.find(tmp_path)[0].modified_at == datetime(2023, 2, 3, 0, 0, 0, 123456)
+
+
+@pytest.mark.parametrize(("seconds", "moment"), [(10**12, datetime.max), (-(10**12), datetime.min)])
+def test_time_that_no_calendar_has_is_the_last_or_first_of_one(seconds, moment):
+    assert landing._modified_at(SimpleNamespace(st_mtime_ns=seconds * 10**9)) == moment
 
 
 def test_name_that_is_not_utf8_is_found_and_staged(tmp_path):

@@ -346,6 +346,8 @@ def test_daily_gmv_is_restored_to_what_was_published(tmp_path, harm):
     (said,) = rebuild._restore_daily_gmv(lake, "r1", is_history_whole=True)
     assert said.startswith("gold/daily_gmv was restored to what its history says was published, 3 rows: ")
     assert publication.published(Reader(lake)) == published
+    is_set_aside = harm in (lose_the_log, scribble_over_the_log)
+    assert (lake / rebuild.DAMAGED / "r1" / DAILY_GMV.path).exists() is is_set_aside
     assert rebuild._restore_daily_gmv(lake, "r1", is_history_whole=True) == []
 
 
@@ -371,6 +373,7 @@ def test_the_other_files_of_a_ledger_that_lost_one_stay(tmp_path, harm):
     harm(tmp_path / GMV_LEDGER.path)
     (said,) = rebuild._repair(tmp_path, GMV_LEDGER, "r1")
     assert said.startswith("gold/gmv_ledger went on without 1 of its files")
+    assert progress.unfinished_rebuilds(Reader(tmp_path)) == ["r1"], "a kill here would leave the loss unseen"
     assert len(Reader(tmp_path).rows("select ledger_seq from gold.gmv_ledger")) == 1
 
 
