@@ -52,6 +52,22 @@ def test_late_is_what_lies_behind_the_expected_day(lake, today, late):
     assert ("BROKEN" in told.output) == bool(late)
 
 
+@pytest.mark.parametrize(("subsidiary", "is_equal"), [("nacional", True), ("internacional", False)])
+def test_a_pending_day_whose_sum_stays_says_that_subsidiaries_alone_differ(lake, subsidiary, is_equal):
+    common = {"purchase_id": "29", "transaction_date": day("2023-02-23"), "known_on": day("2023-02-24")}
+    common |= {"reason": "moved_subsidiary", "cause": "event", "ledger_seq": 2, "run": "r2"}
+    leaves = {"subsidiary": "internacional", "amount": Decimal("-505.50"), "purchases": -1}
+    comes = {
+        "subsidiary": subsidiary,
+        "amount": Decimal("505.50") if is_equal else Decimal("1.00"),
+        "purchases": 1,
+    }
+    small_lake.write(lake, tables.GMV_LEDGER, [common | leaves, common | comes])
+    told = gmv(lake, "--as-of-date", "2023-02-24").output
+    assert "2023-02-23 │    505.50" in told
+    assert ("Equal numbers   mean that subsidiaries alone differ\n" in told) is is_equal
+
+
 def test_a_lake_before_its_first_run_is_not_late(tmp_path):
     told = gmv(tmp_path)
     assert told.exit_code == 0 and "Last run        none" in told.output

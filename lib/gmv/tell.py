@@ -534,6 +534,8 @@ def status(found: Status, runs_dir: Path) -> Iterator[str | Rows]:
             yield f"Unfinished      {step}: {', '.join(runs)}; the next run takes them in"
     if found.pending:
         yield Rows(("day", "published", "coming"), found.pending, "pending days")
+        if any(row["published"] == row["coming"] for row in found.pending):
+            yield "Equal numbers   mean that subsidiaries alone differ"
         if waiting := closed_books((row["day"] for row in found.pending), settings().closed_until):
             yield f"Closed books    {waiting}"
     else:
