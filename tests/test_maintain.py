@@ -242,6 +242,21 @@ def test_it_is_due_after_so_many_runs_since_the_last_time(tmp_path, monkeypatch)
     assert told == [False, True, False, False, False, True, False, False]
 
 
+def test_runs_that_find_nothing_new_count_and_maintain_the_tables_when_it_is_due(tmp_path, monkeypatch):
+    monkeypatch.setenv("GMV_MAINTAIN_EVERY", "2")
+    settings.cache_clear()
+    of_one = request(tmp_path / "lake")
+    of_one.landing.mkdir()
+    outcomes = "select kind from monitoring.runs where event = 'ended' order by \"at\""
+    for _ in range(3):
+        assert runner.run(of_one, showing).outcome == "nothing_new"
+    reader = Reader(of_one.lake)
+    assert [row["kind"] for row in reader.rows(outcomes)] == ["run", "run", "maintain", "run"]
+    assert len(reader.files(RUNS)) == 4, (
+        "all up to the start of maintenance are one; its end and a run came after it"
+    )
+
+
 def test_it_is_never_due_by_itself_where_that_is_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv("GMV_MAINTAIN_EVERY", "0")
     settings.cache_clear()

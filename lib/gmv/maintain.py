@@ -93,11 +93,14 @@ def _tended(delta: DeltaTable, table: Table) -> dict:
 
 
 def is_due(reader: Reader) -> bool:
-    """Whether so many runs have ended since the last maintenance as `maintain_every` says."""
+    """Whether so many runs have ended well since the last maintenance as `maintain_every` says.
+
+    One that finds nothing new counts, too: it leaves as many files in `monitoring/runs` as any other.
+    """
     (row,) = reader.rows(
         """
         select count(*) as runs from monitoring.runs
-        where event = 'ended' and kind = 'run' and outcome = 'succeeded' and "at" > coalesce(
+        where event = 'ended' and kind = 'run' and outcome in ('succeeded', 'nothing_new') and "at" > coalesce(
             (select max("at") from monitoring.runs where kind = 'maintain' and outcome = 'succeeded'),
             timestamp '0001-01-01')
         """

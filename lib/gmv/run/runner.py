@@ -262,12 +262,12 @@ def _run(request: Request, run_id: str, held: lock.Lock, show: Show) -> Record:
     with _watched(request, record), record.kept(held):
         recovery.finish_killed_run(request.lake)
         files = bronze.unread(Reader(request.lake), request.landing, request.reread)
-        if not files and not request.accepting and not _has_work(record):
-            record.ends_as = "nothing_new"
-            return record
         arrived = sum(file.size for file in files)
-        record.make_folder()
-        _execute(request, record, held, show, is_small=arrived < BIG_BYTES)
+        if files or request.accepting or _has_work(record):
+            record.make_folder()
+            _execute(request, record, held, show, is_small=arrived < BIG_BYTES)
+        else:
+            record.ends_as = "nothing_new"
     if not request.is_rehearsal:
         _maintain_if_due(request, held, show, was_big=arrived >= MAINTAINED_BYTES)
     return record
