@@ -330,6 +330,19 @@ def test_durations_are_told_by_run_and_step(tmp_path: Path) -> None:
     assert data.run_durations(Reader(tmp_path), newest=1)["run"].tolist() == ["r2"]
 
 
+def test_durations_are_those_of_runs_that_did_something_however_many_found_nothing_new(
+    tmp_path: Path,
+) -> None:
+    columns = "run kind event at outcome details"
+    ended = ("run", "ended", at("2023-03-01T06:01:30"), "succeeded", '{"seconds": {"01_bronze": 12.34}}')
+    nothing = [
+        ("run", "ended", at(f"2023-03-01T{hour:02}:00:00"), "nothing_new", "{}") for hour in range(7, 24)
+    ]
+    events = rows_of(columns, *((f"r{n}", *one) for n, one in enumerate([ended, *nothing])))
+    small_lake.write(tmp_path, tables.RUNS, events)
+    assert tuples(data.run_durations(Reader(tmp_path), newest=10), "run", "01_bronze") == [("r0", 12.34)]
+
+
 def test_table_versions_lists_the_tables_that_exist(march: Path) -> None:
     assert tuples(data.table_versions(Reader(march))) == [
         ("gold", "gmv_ledger", 0),

@@ -302,7 +302,7 @@ def newest_days(reader: Reader) -> pd.DataFrame:
 
 
 def run_durations(reader: Reader, newest: int) -> pd.DataFrame:
-    """How long the newest runs took, and each of their steps, newest first.
+    """How long the newest runs took, and each of their steps, newest first; those that found nothing new have none.
 
     Returns:
         run, kind, started_at (UTC), outcome (`not ended` until it has), seconds (empty until then), and a
@@ -319,6 +319,7 @@ def run_durations(reader: Reader, newest: int) -> pd.DataFrame:
             arg_max(details, "at") as details
         from monitoring.runs
         group by run
+        having outcome is distinct from 'nothing_new'
         order by coalesce(started_at, ended_at) desc, run desc
         limit $newest
         """,
