@@ -230,6 +230,19 @@ def test_ids_that_are_whole_numbers_are_in_ranges_and_others_may_be_anywhere(ids
     assert pruning.id_ranges(ids) == ranges
 
 
+@pytest.mark.parametrize(
+    ("ranges", "ids"),
+    [([("1", "3"), ("o'c", "o'd")], ["1", "3", "o'clock"]), ([], ["0", "1", "3", "9", "o'clock"])],
+    ids=["some", "everywhere"],
+)
+def test_the_condition_of_ranges_holds_for_the_ids_in_them_and_without_any_for_all(ranges, ids):
+    rows = duckdb.sql(
+        "select id from (values ('0'), ('1'), ('3'), ('9'), ('o''clock')) as all_ids(id) "
+        f"where {pruning.within('id', ranges)} order by id"
+    )
+    assert [row[0] for row in rows.fetchall()] == ids
+
+
 @pytest.mark.parametrize(("apart", "ranges"), [(200, 200), (201, 0)])
 def test_ids_that_lie_too_far_apart_for_a_few_ranges_may_be_anywhere(apart, ranges):
     ids = [str(10**8 + number * pruning.GAP) for number in range(apart)]
