@@ -40,22 +40,6 @@ def test_sample_gives_its_expected_result_by_plain_papermill(lake, tmp_path):
     assert lake.published() == [line.replace(",", " ") for line in EXPECTED]
 
 
-def test_running_twice_changes_nothing(lake):
-    shutil.copytree(SAMPLE, lake.landing, dirs_exist_ok=True)
-    lake.run()
-    before = (
-        lake.reader.rows("select * from gold.gmv_ledger"),
-        lake.reader.rows("select * from gold.daily_gmv_history"),
-    )
-    again = lake.run()
-    assert again["posted"]["postings"] == 0
-    assert again["changes"] == []
-    assert before == (
-        lake.reader.rows("select * from gold.gmv_ledger"),
-        lake.reader.rows("select * from gold.daily_gmv_history"),
-    )
-
-
 def test_worked_example_of_the_ledger(lake):
     """Paid at 100.00, then nac at 80.00, then paid again on another day, then a late withdrawal between."""
     header = (

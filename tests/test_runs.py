@@ -224,6 +224,9 @@ def test_a_run_with_nothing_new_changes_nothing(story):
     assert last.outcomes == {}
     assert last.posted == {"postings": 0, "ledger_seq": 3}
     assert last.changes == []
+    written = "select run from gold.gmv_ledger union select run from gold.daily_gmv_history"
+    runs = {row["run"] for row in story.lake.reader.rows(written)}
+    assert runs == {run.step.run for run in story.runs[:3]}
     assert last.published_then == AFTER_THIRD
 
 
