@@ -479,6 +479,20 @@ def test_content_that_was_also_refused_under_another_name_is_ingested_once(lake)
     assert len(lake.reader.rows("select 1 from bronze.purchase")) == 1
 
 
+def test_a_copy_that_writes_its_purchase_with_spaces_is_no_new_version(lake):
+    lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00")
+    lake.run()
+    lake.put(
+        "product_item-2.csv",
+        """transaction_datetime,transaction_date,purchase_id,product_id,item_quantity,purchase_value
+           2023-03-10 08:00:00,2023-03-10,\u00a01 ,,1,10.00""",
+    )
+    silver = lake.run(notebooks=("01_bronze", "02_silver"))
+    (account,) = silver["accounts"]
+    assert (account["new_versions"], account["copies"]) == (0, 1)
+    assert len(lake.reader.rows("select 1 from silver.product_item_versions")) == 1
+
+
 def test_a_file_that_can_not_be_read_holds_publication_back_until_it_can(lake, monkeypatch):
     """Its time and size stay when a person lets it be read."""
     lake.arrive("1", "purchase 03-10T08:00 1 paid\n item 03-10T08:00 1 1 10.00\n info 03-10T08:00 1 nac")
