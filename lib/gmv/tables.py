@@ -2,6 +2,9 @@
 
 Types are Spark's names. `timestamp_ntz` holds a time without a zone: the source's own clock for
 `transaction_datetime`, UTC for whatever the pipeline notes about itself.
+
+A column may be added to a table of monitoring that is appended to: it is empty in what older lakes hold. One of another
+table, or of a kept list or sums, needs a step that brings older lakes along, which nothing here does.
 """
 
 from __future__ import annotations
