@@ -279,6 +279,25 @@ def test_a_refused_file_that_nobody_wants_to_hear_of_is_no_problem(lake, monkeyp
     assert kinds(lake) == []
 
 
+def test_of_each_kind_the_first_problems_are_told_and_how_many_more_there_are(lake):
+    files = [
+        {
+            "path": f"{n}.csv",
+            "sha256": f"{n}",
+            "outcome": "refused",
+            "reason": f"{n}.csv: no table.",
+            "run": "r2",
+        }
+        for n in range(1000, 3000)
+    ]
+    small_lake.write(lake, tables.FILES, [{**file, "recorded_at": at("2023-03-02")} for file in files])
+    told = gmv(lake, "--as-of-date", "2023-02-24").output
+    assert "1019.csv: no table." in told and "1020.csv" not in told
+    assert "And 1,980 more of refused_file; --format json has all." in told
+    as_json = gmv(lake, "--as-of-date", "2023-02-24", "--format", "json").output
+    assert "2999.csv: no table." in as_json
+
+
 def test_beyond_three_reasons_the_others_are_told_as_one_sum(lake):
     small_lake.write(lake, tables.CHECK_RESULTS, [judged("r2", "day_drop", "warn", subject="2023-02-22")])
     place = {"transaction_date": day("2023-02-22"), "subsidiary": "nacional", "known_on": day("2023-02-28")}

@@ -540,5 +540,9 @@ def status(found: Status, runs_dir: Path) -> Iterator[str | Rows]:
             yield f"Closed books    {waiting}"
     else:
         yield "Pending days    none"
-    for problem in found.problems:
-        yield f"{'BROKEN' if problem.is_broken else 'Problem':<15} {problem}"
+    for kind in dict.fromkeys(problem.kind for problem in found.problems):
+        of_kind = [problem for problem in found.problems if problem.kind == kind]
+        for problem in of_kind[:MOST_ROWS]:
+            yield f"{'BROKEN' if problem.is_broken else 'Problem':<15} {problem}"
+        if more := of_kind[MOST_ROWS:]:
+            yield f"{'':<15} And {len(more):,} more of {kind}; --format json has all."
