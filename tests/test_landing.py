@@ -687,6 +687,7 @@ def test_file_that_was_removed_waits(tmp_path):
     file.location.unlink()
     with pytest.raises(Changed, match=r"purchase_extra_info\.csv: was removed before it was read"):
         stage(file, tmp_path)
+    assert not landing.can_be_read(file)
 
 
 @pytest.mark.parametrize("rest", [b"", b'"'], ids=["sound so far", "unsound so far"])
@@ -700,6 +701,21 @@ def test_file_that_grows_while_it_is_read_waits(tmp_path, monkeypatch, rest):
         return write(*args)
 
     monkeypatch.setattr(landing, "_write", write_while_it_grows)
+    with pytest.raises(Changed, match="changed while it was read"):
+        stage(file, tmp_path)
+    assert list((tmp_path / "staged").iterdir()) == []
+
+
+def test_file_that_grows_after_its_last_byte_was_read_waits(tmp_path, monkeypatch):
+    file = found(tmp_path, "purchase_extra_info.csv", HEADER)
+    write = landing._write
+
+    def write_before_it_grows(*args):
+        count = write(*args)
+        file.location.write_bytes(HEADER + b"t,d,56,nac\n")
+        return count
+
+    monkeypatch.setattr(landing, "_write", write_before_it_grows)
     with pytest.raises(Changed, match="changed while it was read"):
         stage(file, tmp_path)
     assert list((tmp_path / "staged").iterdir()) == []

@@ -98,6 +98,15 @@ def test_what_an_object_store_says_becomes_one_sentence(said, told):
         raise OSError(said)
 
 
+def test_what_is_explained_once_stays_as_it_was_told():
+    with (
+        pytest.raises(GmvError, match=r"^s3://bucket/gmv/_lease: there is no such bucket"),
+        location.explained("s3://bucket/gmv"),
+        location.explained("s3://bucket/gmv/_lease"),
+    ):
+        raise OSError("NoSuchBucket")
+
+
 def test_other_errors_are_not_explained_away():
     with pytest.raises(ZeroDivisionError), location.explained("s3://bucket/gmv"):
         1 / 0  # noqa: B018
