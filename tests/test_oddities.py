@@ -560,6 +560,22 @@ def test_a_day_like_its_weekday_is_no_anomaly_and_one_unlike_it_is():
     assert spoke(numbers | {LAST: Decimal(1500)}) == []
 
 
+@pytest.mark.parametrize(
+    ("weeks", "limits"),
+    [
+        (["100"] * 26, ("86.96", "115.00")),  # never narrower than by 15 % above, as far below in logarithms
+        (["80", "125"] * 13, ("19.13", "522.87")),  # 5 deviations, which are 1.4826 times the median one
+        (["80", "125"] * 4, ("5.07", "1972.89")),  # with 8 weeks, wider by the root of 26/8
+        (["0", "100"] * 13, None),  # half of them are empty
+        (["100"] * 2 + ["0", "100"] * 12, ("86.96", "115.00")),
+    ],
+)
+def test_the_band_is_of_robust_deviations_and_wider_where_weeks_are_few(weeks, limits):
+    numbers = {LAST - dt.timedelta(weeks=ago): Decimal(one) for ago, one in enumerate(weeks, 1)}
+    found = anomalies.expected(numbers, LAST)
+    assert limits == (found and (f"{found.low:.2f}", f"{found.high:.2f}"))
+
+
 @pytest.mark.parametrize(("check", "amount"), [("weekday_gmv", "75.00"), ("weekday_records", None)])
 def test_the_money_concerned_is_how_far_a_number_is_from_what_is_likely(check, amount):
     numbers = {LAST - dt.timedelta(weeks=week): Decimal("100.00") for week in range(1, 27)}
