@@ -134,11 +134,11 @@ class KernelManager(AsyncKernelManager):
     def __init__(
         self,
         *,
-        environment: Mapping[str, str],
-        lock: Lock | None,
-        server: SparkServer | None,
-        log: Path,
-        fork: Callable[..., Forked] | None,
+        environment: Mapping[str, str] | None = None,
+        lock: Lock | None = None,
+        server: SparkServer | None = None,
+        log: Path | None = None,
+        fork: Callable[..., Forked] | None = None,
         **options: Any,
     ) -> None:
         """Nothing is started yet.
@@ -147,7 +147,8 @@ class KernelManager(AsyncKernelManager):
             environment: variables beside those of this process.
             server: the Spark server that the kernel uses; when it has ended the kernel counts as dead, since
                 its client would go on asking for many minutes.
-            log: file for what the kernel says beside its notebook, such as that it was interrupted.
+            log: file for what the kernel says beside its notebook, such as that it was interrupted; without
+                it, it says it to the user.
             fork: gives the process, as `Origin.fork` does after its first argument; without it, it is started
                 anew.
             options: those of AsyncKernelManager.
@@ -162,7 +163,7 @@ class KernelManager(AsyncKernelManager):
             "client_factory": ServedClient,
         }
         super().__init__(**{**options, **where})
-        self._environment, self._lock, self._server, self._log = environment, lock, server, log
+        self._environment, self._lock, self._server, self._log = environment or {}, lock, server, log
         self._clients: list[AsyncKernelClient] = []
         if fork:
             self.provisioner = _ForkedProvisioner(fork, parent=self, kernel_spec=self.kernel_spec)
@@ -171,7 +172,7 @@ class KernelManager(AsyncKernelManager):
         lock = self._lock
         holding = {"pass_fds": (lock.fd,)} if lock else {}
         options["env"] = {**_own_environment(), **(lock.environment() if lock else {}), **self._environment}
-        with self._log.open("ab") as said:
+        with self._log.open("ab") if self._log else contextlib.nullcontext() as said:
             await super().start_kernel(**{**options, **holding, "stderr": said})
 
     def client(self, **options: Any) -> AsyncKernelClient:  # type: ignore[override]
