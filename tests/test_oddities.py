@@ -145,6 +145,8 @@ def test_a_paid_purchase_without_item_is_listed_until_the_item_comes(lake):
     lake.arrive("item 03-11T08:00 1 5 2 10.00", run="r2")
     assert lake.listed("awaiting_item") == []
     assert lake.found("awaiting_item", "r2") is None
+    lake.arrive("purchase 03-11T08:00 2 paid", run="r3")
+    assert [row[2] for row in lake.listed("awaiting_item")] == ["unknown"]
 
 
 def test_a_counted_purchase_without_subsidiary_is_listed_until_it_comes(lake):
@@ -268,6 +270,12 @@ def test_ties_of_day_or_subsidiary_are_told_with_every_other_outcome_and_the_gre
         ("2", "2023-03-10 int 20.00", AMOUNT),
         ("3", "2023-03-10 unknown 25.00; 2023-03-10 unknown 30.00", Decimal("30.00")),
     ]
+
+
+def test_ties_of_a_purchase_that_counts_nowhere_change_no_gmv(lake):
+    lake.arrive("purchase 03-10T08:00 1 paid\n purchase 03-10T08:00 1 paid 03-09")
+    assert [row[:2] for row in lake.listed("ties")] == [("1", False)]
+    assert lake.found("ties", "r1") is None
 
 
 def test_a_payment_that_was_taken_back_in_place_is_worth_nothing_now(lake):
@@ -598,6 +606,14 @@ def test_a_thin_history_keeps_silent(weeks, speaks):
     assert bool(spoke(numbers | {LAST: numbers[LAST] * 100})) is speaks
 
 
+def test_the_fewer_weeks_the_wider_the_band():
+    numbers = {LAST - dt.timedelta(weeks=n): Decimal(100 + 50 * (n % 2)) for n in range(1, 27)}
+    few = {on: number for on, number in numbers.items() if on >= LAST - dt.timedelta(weeks=8)}
+    of_many, of_few = anomalies.expected(numbers, LAST), anomalies.expected(few, LAST)
+    assert of_many and of_few and of_many.middle == of_few.middle
+    assert of_few.low < of_many.low and of_many.high < of_few.high
+
+
 @pytest.mark.parametrize(("empty", "speaks"), [(8, True), (9, False)])
 def test_a_history_that_is_mostly_empty_keeps_silent(empty, speaks):
     numbers = regular(17)
@@ -741,6 +757,25 @@ def test_purchases_whose_subsidiary_became_known_have_not_vanished(tmp_path, nam
     found = found_in(tmp_path, sums, coming, {LAST})
     told = [one.subject for one in found[BY_NAME["subsidiary_vanished"]]]
     assert told == [f"{LAST} {name}"] * has_vanished
+
+
+def test_new_subsidiaries_are_told_with_all_their_money_from_their_first_day_on(tmp_path):
+    publish(tmp_path, (D10, "nac", AMOUNT), run="r1", on="2023-03-11")
+    coming = {(day(f"2023-03-1{n}"), name): AMOUNT for n in (1, 2) for name in ("Asia", "asia")}
+    found = found_in(tmp_path, coming, coming, {on for on, _ in coming})[BY_NAME["new_subsidiary"]]
+    assert [one.message for one in found] == [
+        f"'{name}' has never been published; it has 40.00 from 2023-03-11 on, "
+        f"and equals '{other}' but for case, accents or spaces."
+        for name, other in (("Asia", "asia"), ("asia", "Asia"))
+    ]
+    publish(tmp_path, *((*place, gmv) for place, gmv in coming.items()), run="r2", on="2023-03-13")
+    listed = lists.LISTS["new_subsidiary"].rows(Reader(tmp_path))
+    assert [(row["subsidiary"], row["days"], row["amount"]) for row in listed] == [
+        ("Asia", 2, Decimal("40.00")),
+        ("asia", 2, Decimal("40.00")),
+    ]
+    told = {row["list"]: (row["count"], row["amount"]) for row in lists.problems(Reader(tmp_path))}
+    assert told == {"new_subsidiary": (2, Decimal("80.00"))}
 
 
 def test_only_the_newest_publication_brings_new_subsidiaries(tmp_path):

@@ -296,6 +296,8 @@ def test_a_report_opened_by_itself_is_about_the_newest_publication(march: Path) 
     reader = Reader(march)
     assert data.run_to_report(reader, "r13") == "r13"
     assert data.run_to_report(reader, "opened-in-jupyter") == "r26"
+    small_lake.write(march, tables.RUNS, [{"run": "r27", "event": "started", "at": at("2023-03-27T06:00")}])
+    assert data.run_to_report(Reader(march), "r27") == "r27", "a run on record, that published nothing"
 
 
 def test_about_tells_window_today_and_code_version(sample: Path) -> None:
@@ -829,6 +831,10 @@ def test_the_headline_says_how_old_it_is_and_what_it_can_not_be_compared_with() 
     found = headline.headline(frame, frame.head(0), final_of("2023-03-29"), day("2023-04-01"))
     assert found and found.title == "GMV of Wednesday, 29 March 2023: 2 days older than yesterday"
     assert [fact.value for fact in found.facts] == ["—", "—", "10.00", "provisional"]
+    assert [fact.note for fact in found.facts][:2] == [
+        "Tuesday, 28 March 2023 has no GMV",
+        "only 0 of the 8 Wednesdays before have GMV",
+    ]
     found = headline.headline(frame, frame.head(0), final_of("2023-03-29"), day("2023-03-31"))
     assert found and found.title == "GMV of Wednesday, 29 March 2023: 1 day older than yesterday"
 
@@ -898,6 +904,13 @@ def test_days_are_marked_in_the_chart_and_named_in_words() -> None:
         "above two marks of 7 points each"
     )
     assert picture.alt.endswith("Marked as restated: 2 Mar 2023. Marked as odd: 4 Mar 2023.")
+    twelve = [f"{on:%Y-%m-%d}" for on in pd.date_range("2023-03-01", periods=12)]
+    marks = figures.Marks(pending=[pd.Timestamp(on) for on in twelve])
+    picture = figures.daily_gmv(daily(*((on, "a", "10.00") for on in twelve)), marks=marks)
+    assert "pending" in [text.get_text() for text in picture.wide.legends[0].get_texts()]
+    assert picture.alt.endswith(
+        "Marked as pending: " + ", ".join(f"{n} Mar 2023" for n in range(1, 11)) + " and 2 more."
+    )
 
 
 def test_anomalies_of_a_window_are_those_of_its_first_to_its_last_day(tmp_path: Path) -> None:
