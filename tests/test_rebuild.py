@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -387,6 +389,26 @@ def test_what_can_not_be_read_in_an_object_store_is_named_for_a_person_to_move(t
         GmvError, match=r"/gold/gmv_ledger\S* can't be read\. Move it away, and rebuild again"
     ):
         rebuild._repair(tmp_path, GMV_LEDGER, "r1")
+
+
+def test_a_file_without_permission_is_no_damage():
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder)
+        lake.chmod(0o755)  # tmp_path is its owner's alone
+        small_lake.write(lake, GMV_LEDGER, [])
+        file = next(lake.glob("gold/gmv_ledger/_delta_log/*.json"))
+        file.chmod(0)
+        user, nobody = os.geteuid(), 65534
+        if user == 0:  # who may read everything
+            os.seteuid(nobody)
+        try:
+            with pytest.raises(
+                GmvError, match=f"{file.name} can't be read \\(Permission denied\\). Give this user"
+            ):
+                rebuild.rebuild(SimpleNamespace(path=lake), "r", lambda _: SHOW())
+        finally:
+            os.seteuid(user)
+        assert file.exists()
 
 
 @pytest.mark.parametrize("harm", [lose_a_file, cut_a_file_short, garble_a_page, scribble_over_the_log])

@@ -7,6 +7,7 @@ again, by the next run or rebuild, which changes nothing that was done already.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -73,8 +74,11 @@ def rebuild(lake: Lake, run: str, show: Callable[[str], AbstractContextManager[N
         show: shows that a step is at work.
 
     Raises:
-        GmvError: when a table that records what happened can't be read and can't be repaired.
+        GmvError: when a table that records what happened can't be read and can't be repaired; or when this user may
+            not read a file, which is no damage.
     """
+    for table in (*SILVER, *GOLD):
+        _require_permission(lake.path / table.path)
     clean(lake.path)
     lost = []
     for table in (*SILVER, *GOLD):
@@ -211,6 +215,25 @@ def _restore_daily_gmv(lake_path: Path, run: str, *, is_history_whole: bool) -> 
 # --- Damage ---------------------------------------------------------------------------------------------
 
 MISSING = "it was missing"
+
+
+def _require_permission(path: Path) -> None:
+    """Refuse where this user may not read a file of a table: it would be set aside as damaged, and its rows lost."""
+    if location.is_remote(path) or not path.exists():
+        return
+
+    def refuse(error: OSError) -> None:
+        raise GmvError(
+            f"{error.filename} can't be read ({error.strerror}). Give this user permission to read it, and rebuild "
+            "again; nothing was changed."
+        ) from None
+
+    for folder, _, files in os.walk(path, onerror=refuse):
+        for name in files:
+            try:
+                Path(folder, name).open("rb").close()
+            except PermissionError as error:
+                refuse(error)
 
 
 def _problem(lake_path: Path, table: Table) -> str | None:
