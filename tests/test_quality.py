@@ -63,9 +63,9 @@ def rejected(lake, count: int, sha256: str = "ab" * 32, **values) -> None:
     write(lake, QUARANTINE, [{**row, "line": line, **values} for line in range(2, 2 + count)])
 
 
-def count(lake, on: str, run: str = "", hour: int = 6, **records: int) -> None:
-    """Note how many records bronze has of a day, by table; with a run, as news to the ledger."""
-    noted = {"layer": "bronze", "day": day(on), "run": run, "recorded_at": at(f"2023-03-02T0{hour}:00:00")}
+def count(lake, on: str, run: str = "", hour: int = 6, layer: str = "bronze", **records: int) -> None:
+    """Note how many records a layer has of a day, by table; with a run, as news to the ledger."""
+    noted = {"layer": layer, "day": day(on), "run": run, "recorded_at": at(f"2023-03-02T0{hour}:00:00")}
     write(lake, PARTITION_STATS, [{**noted, "table": table, "records": n} for table, n in records.items()])
     if run:
         write(lake, PROGRESS, [{"step": "ledger", "bronze_run": run, "recorded_at": noted["recorded_at"]}])
@@ -498,6 +498,19 @@ def test_a_day_on_which_nothing_counts_as_a_table_has_not_come_is_told_when_it_i
 
 def test_a_day_that_no_news_concern_is_not_told_again(lake):
     count(lake, "2023-03-01", purchase=10, purchase_extra_info=9)
+    assert failed(judge(lake)) == []
+
+
+def test_what_silver_has_of_a_day_says_nothing_of_what_has_come(lake):
+    """Its purchases may have moved there, and its rows are not records."""
+    count(lake, "2023-03-01", "r9", purchase=10, purchase_extra_info=9)
+    count(lake, "2023-03-01", "r9", hour=7, layer="silver", product_item=8)
+    assert failed(judge(lake)) == [("feed_missing", "2023-03-01 product_item", "0 records")]
+
+
+def test_a_day_that_changes_in_silver_alone_has_not_been_fed(lake):
+    count(lake, "2023-03-01", purchase=10, purchase_extra_info=9)
+    count(lake, "2023-03-01", "r9", layer="silver", purchase=10)
     assert failed(judge(lake)) == []
 
 
