@@ -580,7 +580,7 @@ def test_a_day_like_its_weekday_is_no_anomaly_and_one_unlike_it_is():
 )
 def test_the_band_is_of_robust_deviations_and_wider_where_weeks_are_few(weeks, limits):
     numbers = {LAST - dt.timedelta(weeks=ago): Decimal(one) for ago, one in enumerate(weeks, 1)}
-    found = anomalies.expected(numbers, LAST)
+    found = anomalies.expected(numbers, LAST, ())
     assert limits == (found and (f"{found.low:.2f}", f"{found.high:.2f}"))
 
 
@@ -609,7 +609,7 @@ def test_a_thin_history_keeps_silent(weeks, speaks):
 def test_the_fewer_weeks_the_wider_the_band():
     numbers = {LAST - dt.timedelta(weeks=n): Decimal(100 + 50 * (n % 2)) for n in range(1, 27)}
     few = {on: number for on, number in numbers.items() if on >= LAST - dt.timedelta(weeks=8)}
-    of_many, of_few = anomalies.expected(numbers, LAST), anomalies.expected(few, LAST)
+    of_many, of_few = anomalies.expected(numbers, LAST, ()), anomalies.expected(few, LAST, ())
     assert of_many and of_few and of_many.middle == of_few.middle
     assert of_few.low < of_many.low and of_many.high < of_few.high
 

@@ -15,7 +15,7 @@ from gmv import doctor, export, maintain, progress, publication, recovery, statu
 from gmv.lake import records
 from gmv.lake.reader import Reader
 from gmv.publication import Window
-from gmv.tables import CHECK_RESULTS, DAILY_GMV, EVENT_TABLES, FILES, PROGRESS, Table
+from gmv.tables import CHECK_RESULTS, DAILY_GMV, PROGRESS, Table
 from small_lake import at, day
 
 SAMPLE = {day("2023-02-08"): "554.50", day("2023-02-18"): "778.55", day("2023-02-23"): "505.50"}
@@ -34,14 +34,7 @@ def lake(tmp_path: Path) -> Path:
     published = DeltaTable(lake / DAILY_GMV.path).to_pyarrow_table()
     shutil.rmtree(lake / DAILY_GMV.path)
     write_deltalake(lake / DAILY_GMV.path, published, partition_by="transaction_date")
-    come = {"sha256": "ab" * 32, "outcome": "ingested", "run": RUN, "recorded_at": at("2023-03-01T06:00:00")}
-    for event in EVENT_TABLES:
-        held = {
-            "path": f"{event.name}.csv",
-            "table": event.name,
-            "records": records.count(lake, event.bronze),
-        }
-        small_lake.write(lake, FILES, [held | come])
+    shutil.rmtree(lake / PROGRESS.path)
     noted = {"bronze_run": RUN, "run": RUN, "recorded_at": at("2023-03-01T06:00:40")}
     older(lake, PROGRESS, [{"step": step, **noted} for step in progress.STEPS], "table_versions")
     failed = {"run": RUN, "check": "day_drop", "severity": "warn", "passed": False, "subject": "2023-02-23"}
@@ -71,7 +64,7 @@ def test_it_is_whole_and_nothing_waits(lake):
 def test_its_days_stay_when_one_is_published(lake):
     before = Reader(lake)
     coming = publication.published(before) | {(day("2023-02-18"), "nacional"): Decimal("700.00")}
-    publication.publish(lake, before, coming, SAMPLE, "later")
+    publication.publish(lake, before, coming, SAMPLE, "later", recomputed=[], checks=[])
     assert numbers(lake) == SAMPLE | {day("2023-02-18"): "700.00"}
     history = Reader(lake).rows("select previous_gmv, gmv from gold.daily_gmv_history where run = 'later'")
     assert history == [{"previous_gmv": Decimal("778.55"), "gmv": Decimal("700.00")}]
