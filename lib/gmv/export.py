@@ -187,9 +187,7 @@ def _replace(target: Path, name: str, content: bytes) -> bool:
         location.filesystem().pipe_file(str(file), content)
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
+    location.replace_bytes(file, content)
     return False
 
 

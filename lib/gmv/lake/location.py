@@ -312,10 +312,18 @@ _EXPLANATIONS = (
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file of this machine: a reader, and whoever comes after a kill, sees the old or the new, never a part."""
-    unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    """As `replace_bytes`, in UTF-8."""
+    replace_bytes(file, text.encode())
+
+
+def replace_bytes(file: Path, content: bytes) -> None:
+    """Write a file of this machine: a reader, and whoever comes after a kill, sees the old or the new, never a part.
+
+    Until then it has a name with a dot before it, which engines that read a folder leave alone.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
 
 
 def explanation(error: str) -> str | None:
