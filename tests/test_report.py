@@ -1162,11 +1162,13 @@ def test_numbers_on_the_page_and_beside_it_are_those_of_gmv_show(sample: Path, t
 
 
 def test_of_numbers_that_can_not_be_written_whole_none_are_there(sample, tmp_path, monkeypatch):
-    def cut_short(file: Path, text: str, **_: object) -> None:
-        file.write_bytes(text.encode()[:40])
+    def cut_short(file: Path, content: str | bytes, **_: object) -> None:
+        with file.open("wb") as written:
+            written.write((content.encode() if isinstance(content, str) else content)[:40])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", cut_short)
+    monkeypatch.setattr(Path, "write_bytes", cut_short)
     with pytest.raises(OSError, match="No space left"):
         page.write_numbers(Reader(sample), Window(), tmp_path / "daily_gmv.csv")
     assert not (tmp_path / "daily_gmv.csv").exists()
