@@ -318,10 +318,9 @@ def test_reader_near_some_purchases_opens_only_files_that_may_hold_them(tmp_path
     assert ids_near("300") == set()
     assert reader.near(pruning.id_ranges(["105"])).rows("from bronze.purchase") == []  # no such table yet
 
-    only_near = reader.select(PURCHASE.versions, pruning.id_ranges(["105"]))
-    assert reader.sql(only_near).shape[0] == 10
-    or_brought = reader.select(PURCHASE.versions, pruning.id_ranges(["105"]), or_of_runs=["run 2"])
-    assert reader.sql(or_brought).shape[0] == 20
+    for wanted in ({"purchase_id": pruning.id_ranges(["105"])}, {"run": pruning.exactly(["run 2"])}):
+        assert reader.sql(reader.select(PURCHASE.versions, wanted)).shape[0] == 10
+    assert reader.sql(reader.select(PURCHASE.versions, {"purchase_id": []})).shape[0] == 20
 
 
 @pytest.mark.parametrize("name", ["lake", "my {lake}* 100%?"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import resources
@@ -195,18 +195,18 @@ def verify_run(reader: Reader, unfinished: Unfinished, today: dt.date) -> Certif
         with reader.naming_what_is_damaged(_COMPARED_TABLES), reader.session() as session:
             _prepare(session, _OWN_FILES, wanted)
             read_events(session)
+            session.execute(_OWN_PURCHASES)
             brought_by = session.execute("select distinct run from noted_files").fetchall()
             runs = [*unfinished.runs, *(run for (run,) in brought_by)]
-            own = " union ".join(f"select purchase_id from {event.name}_events" for event in EVENT_TABLES)
-            _look_near(session, reader, own, [event.versions for event in EVENT_TABLES], runs)
+            for event in EVENT_TABLES:
+                _look_up(session, reader, event.versions, "own", runs)
             session.execute(_OWN_VERSIONS)
             comparisons += [_compare(session, question) for question in verify_questions.ABOUT_FILES]
             session.execute(_DROP_RECORDS)
             session.execute(_TOUCHED)
-            of_purchases = [event.versions for event in EVENT_TABLES] + [
-                event.latest for event in EVENT_TABLES
-            ]
-            _look_near(session, reader, "from touched", [*of_purchases, GMV_LEDGER], ())
+            _look_up_strays(session, reader, runs)
+            for table in (*(event.latest for event in EVENT_TABLES), GMV_LEDGER):
+                _look_up(session, reader, table, "touched")
             session.execute(_TOUCHED_PURCHASES)
             _execute(session, "verify_numbers.sql")
             comparisons += [_compare(session, question) for question in verify_questions.ABOUT_PURCHASES]
@@ -306,8 +306,18 @@ _OWN_FILES = """
     for event in EVENT_TABLES
 )
 
-# The versions that own files brought, and those that they hold copies of. `near_…` are as much of the tables as
-# may hold them (see `_look_near`).
+# The purchases that own files name, whether they bring something new of them or not.
+_OWN_PURCHASES = "create temp table own as " + " union ".join(
+    f"""
+    select purchase_id from {event.name}_events
+    union
+    select filled(purchase_id) as purchase_id from arrived_{event.name}
+    where list_contains((select changed from parameters), sha256) and filled(purchase_id) is not null
+    """
+    for event in EVENT_TABLES
+)
+
+# The versions that own files brought, and those that they hold copies of.
 _OWN_VERSIONS = "".join(
     f"""
     create temp table stored_{event.name}_versions as
@@ -340,27 +350,53 @@ _TOUCHED_PURCHASES = (
         create or replace temp table {event.name}_events as
         select {", ".join(event.column_names)} from near_{event.name}_versions
         semi join touched using (purchase_id);
-        create temp view stored_{event.name} as from near_{event.name} semi join touched using (purchase_id);
+        create temp view stored_{event.name} as from near_{event.name};
         """
         for event in EVENT_TABLES
     )
-    + "create temp view stored_ledger as from near_gmv_ledger semi join touched using (purchase_id);"
+    + "create temp view stored_ledger as from near_gmv_ledger;"
 )
 
 
-def _look_near(
-    session: duckdb.DuckDBPyConnection, reader: Reader, ids: str, tables: Iterable[Table], runs: Sequence[str]
+# Purchases that were touched, though no own file names them: of such, a version was invented.
+_STRAYS = "create temp table strays as from touched anti join own using (purchase_id)"
+
+
+def _look_up(
+    session: duckdb.DuckDBPyConnection, reader: Reader, table: Table, ids: str, runs: Sequence[str] = ()
 ) -> None:
-    """Make a view `near_…` of each table: its files that may hold some purchases, or rows of some bronze runs.
+    """Copy a table's rows of some purchases, and those that some bronze runs brought, to `near_…`, in one pass.
 
     Args:
-        ids: a query for the purchase_id of these purchases; if they are many, all files are looked at.
+        ids: a table with the purchase_id of these purchases.
     """
-    found = [one for (one,) in session.execute(f"from ({ids}) limit {pruning.MOST_IDS + 1}").fetchall()]
+    session.execute(f"create temp table near_{table.name} as {_rows_of(session, reader, table, ids)}")
+    if runs:
+        brought = reader.select(table, {"run": pruning.exactly(runs)})
+        session.execute(
+            f"insert into near_{table.name} from ({brought}) anti join {ids} using (purchase_id) "
+            "where list_contains($runs, run)",
+            {"runs": list(runs)},
+        )
+
+
+def _look_up_strays(session: duckdb.DuckDBPyConnection, reader: Reader, runs: Sequence[str]) -> None:
+    """Add to `near_…` the other versions of purchases of which only some runs' versions have been looked up."""
+    session.execute(_STRAYS)
+    if session.execute("from strays limit 1").fetchall():
+        for event in EVENT_TABLES:
+            session.execute(
+                f"insert into near_{event.versions.name} {_rows_of(session, reader, event.versions, 'strays')} "
+                "where not list_contains($runs, run)",
+                {"runs": list(runs)},
+            )
+
+
+def _rows_of(session: duckdb.DuckDBPyConnection, reader: Reader, table: Table, ids: str) -> str:
+    """A query for a table's rows of some purchases; if they are few, of its files that may hold them."""
+    found = [one for (one,) in session.execute(f"from {ids} limit {pruning.MOST_IDS + 1}").fetchall()]
     ranges = pruning.id_ranges(found) if len(found) <= pruning.MOST_IDS else []
-    for table in tables:
-        selected = reader.select(table, ranges, or_of_runs=runs if "run" in table.column_names else ())
-        session.execute(f"create or replace temp view near_{table.name} as {selected}")
+    return f"from ({reader.select(table, {'purchase_id': ranges})}) semi join {ids} using (purchase_id)"
 
 
 _COMPARED_TABLES = (

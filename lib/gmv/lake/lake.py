@@ -20,7 +20,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
 from gmv.errors import UsageError
-from gmv.lake import faults, ledger_days, merging, pruning, records
+from gmv.lake import faults, ledger_days, lookups, merging, pruning, records
 from gmv.lake.pruning import Range, id_ranges
 from gmv.lake.reader import Reader
 from gmv.lake.rejects import Rejects
@@ -28,7 +28,7 @@ from gmv.lake.unfinished import Unfinished
 from gmv.settings import settings
 from gmv.tables import EVENT_TABLES, GMV_LEDGER, PURCHASE, QUARANTINE, STRIPPED, EventTable, Table
 
-MOST_ROWS_TO_COLLECT = 100_000
+MOST_ROWS_TO_COLLECT = lookups.MOST_ROWS
 """What bronze runs of up to so many records bring is written by delta-rs, at once; more is written by Spark."""
 MOST_ROWS_AT_HAND = 4 * MOST_ROWS_TO_COLLECT
 """So many standings or postings are computed once and kept in this process: a purchase has a few, of seven values."""
@@ -144,7 +144,8 @@ class Lake:
         reader = Reader(self.path, {} if version is None else {table.path: version})
         if touched.few is None:
             return self._few(reader, table)
-        return self._few(reader.near(touched.ranges), table, pruning.ONE_OF_IDS, ids=list(touched.few))
+        rows = lookups.rows_of(reader, table, touched.few)
+        return None if rows is None else self.spark.createDataFrame(rows, _struct(table))
 
     def at_hand(self, rows: DataFrame, touched: Touched, unfinished: Unfinished) -> DataFrame:
         """Rows that several queries ask for, computed once and kept here; as they are where they may be many.

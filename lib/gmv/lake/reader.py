@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -212,19 +212,19 @@ class Reader:
         """
         return Reader(self.lake, self.versions, {**self._wanted, "purchase_id": ranges})
 
-    def select(self, table: Table, near: Sequence[Range] = (), or_of_runs: Sequence[str] = ()) -> str:
-        """A query for the table's files that may hold purchases in these ranges, or rows of these bronze runs.
+    def select(
+        self, table: Table, wanted: Mapping[str, Sequence[Range]], among: Collection[str] | None = None
+    ) -> str:
+        """A query for all rows of the table's files that may hold one within some ranges, as `wanted` says.
 
-        All files without ranges. Queries must still choose the rows, as with `near` and `of_runs`.
+        Queries must still choose the rows, as with `near` and `of_runs`.
+
+        Args:
+            among: of these files alone, which are some of those that `files` gives.
         """
-        self.view(table)
         delta = self._pinned(table)
-        if not near or not delta:
-            return f'from {table.layer}."{table.name}"'
-        paths = set(pruning.may_hold(delta, {"purchase_id": near}))
-        if or_of_runs:
-            paths |= set(pruning.may_hold(delta, {"run": pruning.exactly(or_of_runs)}))
-        return self._query(table, _only(data_files(delta), paths))
+        files = _only(data_files(delta), pruning.may_hold(delta, wanted)) if delta else []
+        return self._query(table, [file for file in files if among is None or file in among])
 
     def sql(self, query: str, **parameters: object) -> duckdb.DuckDBPyRelation:
         """A query over the lake's views, with `$name` parameters. It keeps this reader, whose session it needs."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gmv import checks, progress
 from gmv.checks import Check
-from gmv.lake import pruning
+from gmv.lake import lookups, pruning
 from gmv.lake.reader import BROUGHT, Reader
 from gmv.quality.findings import Finding, severity
 from gmv.tables import (
@@ -413,10 +413,18 @@ def _judge(reader: Reader, runs: Sequence[str] | None) -> None:
     reader.connection.unregister("brought")
     of_touched = "semi join judged.touched using (purchase_id)"
     found = [one for (one,) in execute(f"from judged.touched limit {pruning.MOST_IDS + 1}").fetchall()]
-    near = pruning.id_ranges(found) if len(found) <= pruning.MOST_IDS else []
-    kind = "table" if near else "view"  # many purchases are not copied
+    are_few = len(found) <= pruning.MOST_IDS
+    near = pruning.id_ranges(found) if are_few else []
     for table in tables:
-        execute(f"create {kind} judged.{table.name} as from ({reader.select(table, near)}) {of_touched}")
+        rows = lookups.rows_of(reader, table, found) if are_few else None
+        if rows is not None:
+            reader.connection.register("looked_up", rows)
+            execute(f"create table judged.{table.name} as from looked_up")
+            reader.connection.unregister("looked_up")
+            continue
+        selected = reader.select(table, {"purchase_id": near})
+        kind = "table" if near else "view"  # many purchases are not copied
+        execute(f"create {kind} judged.{table.name} as from ({selected}) {of_touched}")
     execute(f"create table judged.quarantine as from ({rejected}) {of_touched}")
 
 

@@ -1,0 +1,84 @@
+"""Rows that have been looked up by their purchases, kept for whoever asks for them again.
+
+Delta never changes a file that it has written. So what was found in a table's files holds for every version that has
+all of these still: only the files that came since are opened for the same purchases, and for others all of them. When
+a day's corrections lie all over months of purchases, to open these files is most of what a run does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gmv.lake import pruning, records
+from gmv.lake.reader import Reader
+from gmv.tables import Table
+
+MOST_ROWS = 100_000
+"""So many rows at most are looked up at once, and kept."""
+
+_KEPT_OF_A_TABLE = 2
+"""What was looked up last; of a table whose rows change, before and after."""
+
+
+@dataclass(frozen=True)
+class _LookUp:
+    """All rows of some purchases in some files.
+
+    Attributes:
+        ids: the purchases, also those without a row.
+        files: all that the table had, whether they were opened or not.
+        rows: with the table's columns, in any order.
+    """
+
+    ids: frozenset[str]
+    files: frozenset[str]
+    rows: pa.Table
+
+
+_DONE: dict[str, list[_LookUp]] = {}
+"""By the table's place, the newest first."""
+
+
+def rows_of(reader: Reader, table: Table, ids: Collection[str]) -> pa.Table | None:
+    """A table's rows of some purchases, at the version that a reader has pinned.
+
+    Args:
+        ids: their purchase_id.
+
+    Returns:
+        The table's columns, in any order; None where these are more than `MOST_ROWS`.
+    """
+    place, wanted, files = str(reader.lake / table.path), frozenset(ids), frozenset(reader.files(table))
+    known = max(
+        (one for one in _DONE.get(place, ()) if one.files <= files),
+        key=lambda one: len(one.ids & wanted),
+        default=_LookUp(frozenset(), frozenset(), records.arrow_schema(table).empty_table()),
+    )
+    again, others = wanted & known.ids, wanted - known.ids
+    found = [known.rows.filter(pc.is_in(known.rows["purchase_id"], pa.array(again, pa.string())))]
+    found += [_found(reader, table, again, files - known.files), _found(reader, table, others, files)]
+    rows = pa.concat_tables(found)
+    if rows.num_rows > MOST_ROWS:
+        return None
+    if others or files != known.files:
+        _DONE[place] = [_LookUp(wanted, files, rows), *_DONE.get(place, ())][:_KEPT_OF_A_TABLE]
+    return rows
+
+
+def _found(reader: Reader, table: Table, ids: Collection[str], files: Collection[str]) -> pa.Table:
+    """The rows of some purchases in some of a table's files; if they are too many, some of them."""
+    schema = records.arrow_schema(table)
+    if not ids or not files:
+        return schema.empty_table()
+    columns = ", ".join(f'"{name}"' for name in table.column_names)
+    wanted = {"purchase_id": pruning.id_ranges(list(ids))}
+    query = (
+        f"select {columns} from ({reader.select(table, wanted, among=files)}) "
+        f"where {pruning.ONE_OF_IDS} limit {MOST_ROWS + 1}"
+    )
+    with reader.naming_what_is_damaged([table]):
+        return reader.sql(query, ids=list(ids)).to_arrow_table().cast(schema)
