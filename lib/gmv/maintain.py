@@ -16,9 +16,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from gmv.errors import GmvError
 from gmv.lake import faults, pruning
 from gmv.lake.reader import Reader
-from gmv.lake.records import KEPT_DAYS, PARQUET
+from gmv.lake.records import KEPT_DAYS, parquet
 from gmv.settings import settings
-from gmv.tables import EVENT_TABLES, GMV_LEDGER, TABLES, Table
+from gmv.tables import EVENT_TABLES, LOOKED_UP, TABLES, Table
 
 FILE_BYTES = 16 * 2**20
 """Size of a clustered file: a look-up of purchases reads whole files."""
@@ -36,9 +36,6 @@ LEAST_SORTING_MIB = 1024
 """With less, a sort of many rows may fail, since it merges what it put on disk in memory."""
 
 LATEST = tuple(event.latest for event in EVENT_TABLES)
-
-CLUSTERED: tuple[Table, ...] = (*(event.versions for event in EVENT_TABLES), *LATEST, GMV_LEDGER)
-"""Tables in which purchases are looked up by their ids."""
 
 
 def maintain(lake: Path) -> list[dict]:
@@ -130,10 +127,13 @@ def _arrange(delta: DeltaTable, table: Table, files: Sequence[dict]) -> None:
     if len(files) < 2:
         return
     size = LATEST_FILE_BYTES if table in LATEST else FILE_BYTES
-    if table in CLUSTERED and unclustered_share(files) > MOST_UNCLUSTERED:
+    if table in LOOKED_UP and unclustered_share(files) > MOST_UNCLUSTERED:
         try:
             delta.optimize.z_order(
-                ["purchase_id"], target_size=size, max_spill_size=sorting_bytes(), writer_properties=PARQUET
+                ["purchase_id"],
+                target_size=size,
+                max_spill_size=sorting_bytes(),
+                writer_properties=parquet(table),
             )
         except DeltaError as error:
             if "Resources exhausted" not in str(error):
@@ -142,10 +142,10 @@ def _arrange(delta: DeltaTable, table: Table, files: Sequence[dict]) -> None:
                 f"{table.path} is as it was: to sort it takes more than the {sorting_bytes() >> 20} MiB that it may. "
                 "Set GMV_SPARK_MEMORY_MIB higher and run `gmv maintain`."
             ) from error
-    elif table in CLUSTERED:
-        delta.optimize.compact(target_size=size, writer_properties=PARQUET)
+    elif table in LOOKED_UP:
+        delta.optimize.compact(target_size=size, writer_properties=parquet(table))
     else:
-        delta.optimize.compact(writer_properties=PARQUET)
+        delta.optimize.compact(writer_properties=parquet(table))
 
 
 def sorting_bytes() -> int:

@@ -415,6 +415,12 @@ SILVER: tuple[Table, ...] = (
     QUARANTINE,
 )
 GOLD = (GMV_LEDGER, DAILY_GMV, DAILY_GMV_HISTORY)
+LOOKED_UP = (
+    *(event.versions for event in EVENT_TABLES),
+    *(event.latest for event in EVENT_TABLES),
+    GMV_LEDGER,
+)
+"""Tables in which purchases are looked up by their ids."""
 TABLES: tuple[Table, ...] = (
     *(event.bronze for event in EVENT_TABLES),
     FILES,

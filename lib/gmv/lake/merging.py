@@ -164,9 +164,9 @@ def _written(place: Path, table: Table, parts: Iterable[pa.Table]) -> list[AddAc
     with pq.ParquetWriter(
         written,
         schema,
-        compression="zstd",
-        compression_level=1,
+        compression="snappy",
         use_dictionary=[name for name in schema.names if name not in HARDLY_REPEATED],
+        column_encoding=dict.fromkeys(records.packed(table), "DELTA_BINARY_PACKED"),
         store_decimal_as_integer=True,
     ) as writer:
         for rows in filter(len, parts):
@@ -175,7 +175,7 @@ def _written(place: Path, table: Table, parts: Iterable[pa.Table]) -> list[AddAc
     if not statistics.rows:
         return []
     content = written.getvalue().to_pybytes()
-    path = f"part-{uuid.uuid4()}.zstd.parquet"
+    path = f"part-{uuid.uuid4()}.parquet"
     (place / path).write_bytes(content)
     return [AddAction(path, len(content), {}, _now(), True, statistics.as_json())]
 

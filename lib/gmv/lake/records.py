@@ -14,7 +14,7 @@ from deltalake import ColumnProperties, CommitProperties, DeltaTable, WriterProp
 from deltalake.exceptions import TableNotFoundError
 
 from gmv.lake import faults, pruning
-from gmv.tables import DAILY_GMV, HARDLY_REPEATED, Table
+from gmv.tables import DAILY_GMV, HARDLY_REPEATED, LOOKED_UP, Table
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -35,13 +35,6 @@ ROW_GROUP_ROWS = 131_072
 KEPT_DAYS = 7
 """Files that no table uses any more are kept so long, for readers that still do."""
 
-PARQUET = WriterProperties(
-    compression="ZSTD",
-    compression_level=1,
-    max_row_group_size=ROW_GROUP_ROWS,
-    column_properties={name: ColumnProperties(dictionary_enabled=False) for name in HARDLY_REPEATED},
-)
-
 _AHEAD = "GMV_CLOCK_AHEAD"
 """Environment variable: seconds that are added to the clock's time."""
 
@@ -51,6 +44,30 @@ _SKIPPED_BY = ("purchase_id", "run", "transaction_date", "transaction_datetime",
 def arrow_schema(table: Table) -> pa.Schema:
     """The table's columns as Arrow types."""
     return pa.schema([(column.name, _ARROW_TYPES[column.type]) for column in table.columns])
+
+
+def packed(table: Table) -> list[str]:
+    """The columns whose values are written as differences to the one before: numbers of which hardly two are equal."""
+    packable = ("int", "bigint", "timestamp_ntz", "decimal(18,2)")
+    return [one.name for one in table.columns if one.name in HARDLY_REPEATED and one.type in packable]
+
+
+def parquet(table: Table) -> WriterProperties:
+    """How delta-rs writes a table's files: to be read quickly where purchases are looked up, and small elsewhere."""
+    columns = {name: ColumnProperties(dictionary_enabled=False) for name in HARDLY_REPEATED}
+    if table not in LOOKED_UP:
+        return WriterProperties(
+            compression="ZSTD",
+            compression_level=1,
+            max_row_group_size=ROW_GROUP_ROWS,
+            column_properties=columns,
+        )
+    differences = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
+    return WriterProperties(
+        compression="SNAPPY",
+        max_row_group_size=ROW_GROUP_ROWS,
+        column_properties=columns | dict.fromkeys(packed(table), differences),
+    )
 
 
 def now() -> dt.datetime:
@@ -112,7 +129,7 @@ def append_columns(
             mode="append",
             schema_mode="merge",  # a table that was made before a column was declared gets it
             configuration=properties(table),
-            writer_properties=PARQUET,
+            writer_properties=parquet(table),
             commit_properties=commit_properties(metadata),
         )
 
@@ -126,7 +143,7 @@ def replace_columns(lake: Path, table: Table, columns: pa.Table, predicate: str 
             mode="overwrite",
             predicate=predicate,
             configuration=properties(table),
-            writer_properties=PARQUET,
+            writer_properties=parquet(table),
         )
 
 
@@ -165,7 +182,7 @@ def replace_days(
             _daily_gmv(rows),
             mode="overwrite",
             predicate=f"transaction_date in ({listed})",
-            writer_properties=PARQUET,
+            writer_properties=parquet(DAILY_GMV),
             commit_properties=commit_properties(metadata),
         )
 
@@ -182,7 +199,7 @@ def replace_all_days(
             schema_mode="overwrite",
             partition_by=[],
             configuration=properties(DAILY_GMV),
-            writer_properties=PARQUET,
+            writer_properties=parquet(DAILY_GMV),
             commit_properties=commit_properties(metadata),
         )
 

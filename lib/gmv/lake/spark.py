@@ -340,7 +340,7 @@ class SparkServer:
             "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
             "spark.sql.sources.parallelPartitionDiscovery.parallelism": chosen.spark_cores,
             "spark.sql.shuffle.partitions": 1 if small else 16 * chosen.spark_cores,
-            "spark.sql.parquet.compression.codec": "zstd",
+            "spark.sql.parquet.compression.codec": "snappy",
             # To sort before a shuffle too, so as to drop all but first rows, costs more than it saves here.
             "spark.sql.optimizer.windowGroupLimitThreshold": -1,
             # A merge writes in the order of ids; cut into files, its next look-ups skip most of them.
