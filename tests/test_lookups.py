@@ -96,3 +96,45 @@ def test_tables_of_two_lakes_and_a_table_that_is_not_there_are_told_apart(tmp_pa
     assert found(tmp_path / "b", "1") == []
     add(tmp_path / "b", "1", "1")
     assert found(tmp_path / "b", "1") == ["1", "1"]
+
+
+def test_what_one_process_looked_up_is_found_by_another(tmp_path, monkeypatch):
+    add(tmp_path / "lake", "1", "2")
+    small_lake.write(tmp_path / "lake", LATEST, [{"purchase_id": "1"}])
+    assert found(tmp_path / "lake", "1", "9") == found(tmp_path / "lake", "1", "9", table=LATEST) == ["1"]
+    lookups.leave(tmp_path / "left")
+    monkeypatch.setattr(lookups, "_DONE", {})
+    lookups.take(tmp_path / "nothing left")
+    assert lookups._DONE == {}
+    lookups.take(tmp_path / "left")
+    for table in (VERSIONS, LATEST):
+        lose(tmp_path / "lake", table)
+        assert found(tmp_path / "lake", "1", "9", table=table) == ["1"]
+
+
+def test_what_a_merge_has_read_need_not_be_looked_up(tmp_path):
+    small_lake.write(tmp_path, LATEST, [{"purchase_id": one, "buyer_id": 7} for one in ("1", "2", "3")])
+    before = DeltaTable(tmp_path / LATEST.path).version()
+    now = [{"purchase_id": "1", "buyer_id": 7}, {"purchase_id": "2", "buyer_id": 8}, {"purchase_id": "4"}]
+    old_files = DeltaTable(tmp_path / LATEST.path).file_uris()
+    merging.merge_latest(
+        tmp_path, LATEST, pa.Table.from_pylist(now, arrow_schema(LATEST)), ["1", "2", "3", "4", "5"]
+    )
+    for file in old_files:
+        Path(file).unlink()
+    rows = lookups.rows_of(Reader(tmp_path, {LATEST.path: before}), LATEST, ["1", "2", "3", "5"])
+    assert sorted((row["purchase_id"], row["buyer_id"]) for row in rows.to_pylist()) == [
+        ("1", 7),
+        ("2", 7),
+        ("3", 7),
+    ]
+    assert found(tmp_path, "1", "2", "3", "4", "5", table=LATEST) == ["1", "2", "4"]
+
+
+def test_questions_about_some_purchases_open_no_file_of_the_tables_that_were_looked_up(tmp_path):
+    add(tmp_path, "1", "2", "3")
+    small_lake.write(tmp_path, LATEST, [{"purchase_id": one} for one in ("1", "2")])
+    near = lookups.near(Reader(tmp_path), [VERSIONS, LATEST], ["1", "9"])
+    for table in (VERSIONS, LATEST):
+        lose(tmp_path, table)
+        assert near.rows(f"select purchase_id from silver.{table.name}") == [{"purchase_id": "1"}]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gmv import bronze, identity, parameters, progress, publication, recovery, verify
 from gmv.errors import GmvError, UsageError
-from gmv.lake import faults, location, lock, records
+from gmv.lake import faults, location, lock, lookups, records
 from gmv.lake.reader import Reader
 from gmv.lake.unfinished import Unfinished
 from gmv.parameters import parse_date
@@ -97,6 +97,8 @@ class Step:
                 except BaseException:
                     self.release()  # the kernel may live on for long
                     raise
+        if name == "03_gold":
+            lookups.take(self._looked_up)
         faults.reach("after start")
 
     @property
@@ -155,6 +157,11 @@ class Step:
         """Folder of this machine for records between parsing and bronze."""
         return location.local_twin(self._lake_path) / bronze.STAGED / self.run
 
+    @property
+    def _looked_up(self) -> Path:
+        """Folder of this machine for what silver has looked up, and gold would look up again."""
+        return self.staging / "looked_up"
+
     def unfinished(self) -> Unfinished:
         """The bronze runs that this notebook's step has still to take in."""
         return progress.unfinished(
@@ -179,6 +186,8 @@ class Step:
 
     def finish(self) -> None:
         """End the notebook: leave its facts for the run's record, let go of the lake."""
+        if self.name == "02_silver":
+            lookups.leave(self._looked_up)
         folder = os.environ.get(FACTS_FOLDER)
         if folder:
             location.replace_text(Path(folder, f"{self.name}.json"), json.dumps(self._facts, default=str))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from gmv.lake import merging, pruning, records
+from gmv.lake import lookups, merging, pruning, records
 from gmv.lake.reader import Reader
 from gmv.tables import EVENT_TABLES, WAITING
 
@@ -81,7 +81,7 @@ def _changed_since(reader: Reader, versions: Mapping[str, int | None]) -> list[s
 
 def _found_among(reader: Reader, ids: Sequence[str]) -> pa.Table:
     """The purchases that wait, of these."""
-    return reader.near(pruning.id_ranges(ids)).arrow(
+    return lookups.near(reader, [event.latest for event in EVENT_TABLES], ids).arrow(
         f"""
         with purchase as materialized (
             select purchase_id, release_date is not null as is_paid from silver.purchase where {pruning.ONE_OF_IDS}

@@ -7,8 +7,10 @@ a day's corrections lie all over months of purchases, to open these files is mos
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,6 +41,7 @@ class _LookUp:
     rows: pa.Table
 
 
+_TOLD = b"looked_up"
 _DONE: dict[str, list[_LookUp]] = {}
 """By the table's place, the newest first."""
 
@@ -65,7 +68,7 @@ def rows_of(reader: Reader, table: Table, ids: Collection[str]) -> pa.Table | No
     if rows.num_rows > MOST_ROWS:
         return None
     if others or files != known.files:
-        _DONE[place] = [_LookUp(wanted, files, rows), *_DONE.get(place, ())][:_KEPT_OF_A_TABLE]
+        keep(place, wanted, files, rows)
     return rows
 
 
@@ -82,3 +85,54 @@ def _found(reader: Reader, table: Table, ids: Collection[str], files: Collection
     )
     with reader.naming_what_is_damaged([table]):
         return reader.sql(query, ids=list(ids)).to_arrow_table().cast(schema)
+
+
+def near(reader: Reader, tables: Iterable[Table], ids: Sequence[str]) -> Reader:
+    """The same tables, for questions about some purchases; of some tables, others' rows are not even there.
+
+    Queries must still choose the rows by `purchase_id`, as with `Reader.near`.
+
+    Args:
+        tables: those that will be asked.
+    """
+    asked = reader.near(pruning.id_ranges(ids))
+    for table in tables:
+        rows = rows_of(reader, table, ids)
+        if rows is not None:
+            asked.hold(table, rows)
+    return asked
+
+
+def keep(place: str, ids: Collection[str], files: Collection[str], rows: pa.Table) -> None:
+    """Keep what has been found in another way: all rows of some purchases in all of a table's files.
+
+    Args:
+        place: the table's.
+        files: as `data_files` gives them.
+        rows: with the table's columns.
+    """
+    done = _LookUp(frozenset(ids), frozenset(files), rows)
+    _DONE[place] = [done, *_DONE.get(place, ())][:_KEPT_OF_A_TABLE]
+
+
+def leave(folder: Path) -> None:
+    """Write what this process has looked up, for another one to take."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [(place, one) for place, looked_up in _DONE.items() for one in looked_up]
+    for number, (place, one) in enumerate(kept):
+        told = json.dumps({"place": place, "ids": sorted(one.ids), "files": sorted(one.files)})
+        rows = one.rows.replace_schema_metadata({_TOLD: told})
+        with (
+            pa.OSFile(str(folder / f"{number}.arrow"), "wb") as file,
+            pa.ipc.new_file(file, rows.schema) as writer,
+        ):
+            writer.write_table(rows)
+
+
+def take(folder: Path) -> None:
+    """Read what another process has left; nothing where there is no such folder."""
+    for path in sorted(folder.glob("*.arrow")):
+        with pa.OSFile(str(path)) as file:
+            rows = pa.ipc.open_file(file).read_all()
+        told = json.loads(rows.schema.metadata[_TOLD])
+        keep(told["place"], told["ids"], told["files"], rows.replace_schema_metadata(None))

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.transaction import AddAction, RemoveAction
 
-from gmv.lake import faults, pruning, records
-from gmv.lake.reader import Reader
+from gmv.lake import faults, lookups, pruning, records
+from gmv.lake.reader import Reader, data_files
 from gmv.tables import HARDLY_REPEATED, EventTable, Table
 
 BRONZE_RUNS = "bronze_runs"
@@ -47,14 +47,17 @@ def merge_latest(
     delta = DeltaTable(str(place))
     latest, ids = latest.combine_chunks(), pa.array(touched, pa.string())
     is_new = np.ones(latest.num_rows, bool)
+    before = [latest.slice(0, 0)]
     actions: list[AddAction | RemoveAction] = []
     for path in pruning.may_hold_any(delta, "purchase_id", touched):
         parts = _parts(place / path, latest, ids)
         for part in parts:
             is_new[part.positions] = False
+            before.append(part.before)
         if any(part.is_changed for part in parts):
             actions.append(RemoveAction(path, True, _now(), partition_values={}))
             actions += _written(place, table, (part.merged(latest) for part in parts))
+    lookups.keep(str(place), touched, data_files(delta), pa.concat_tables(before))
     actions += _written(place, table, [latest.filter(is_new).sort_by("purchase_id")])
     if actions:
         with faults.commit(table.path):
@@ -124,11 +127,13 @@ class _Part:
     Attributes:
         rows: as they are.
         taken: which rows they are from now on, by their number in these rows and, after them, those of `latest`.
+        before: those of the touched purchases.
         positions: of the rows of `latest` whose purchases are among them.
         is_changed: whether they become others.
     """
 
     rows: pa.Table
+    before: pa.Table
     taken: np.ndarray
     positions: np.ndarray
     is_changed: bool
@@ -150,11 +155,12 @@ def _part(rows: pa.Table, latest: pa.Table, touched: pa.Array) -> _Part:
     position = pc.index_in(rows["purchase_id"], latest["purchase_id"])
     is_replaced = pc.is_valid(position).to_numpy()
     positions = position.drop_null().to_numpy()
-    is_gone = pc.is_in(rows["purchase_id"], touched).to_numpy() & ~is_replaced
+    is_touched = pc.is_in(rows["purchase_id"], touched).to_numpy()
+    is_gone = is_touched & ~is_replaced
     is_changed = is_gone.any() or not rows.filter(is_replaced).equals(latest.take(positions))
     taken = np.arange(rows.num_rows)
     taken[is_replaced] = rows.num_rows + positions
-    return _Part(rows, taken[~is_gone], positions, is_changed)
+    return _Part(rows, rows.filter(is_touched), taken[~is_gone], positions, is_changed)
 
 
 def _written(place: Path, table: Table, parts: Iterable[pa.Table]) -> list[AddAction]:

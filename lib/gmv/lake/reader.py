@@ -398,6 +398,14 @@ class Reader:
         )
         self.connection.unregister("added")
 
+    def hold(self, table: Table, rows: pa.Table) -> None:
+        """Let these be all rows that the table has, for this reader; its files are not opened."""
+        self.connection.execute(f"create schema if not exists {table.layer}")
+        self.connection.register("held", rows)
+        self.connection.execute(f'create table {table.layer}."{table.name}" as from held')
+        self.connection.unregister("held")
+        self._views.add(table.path)
+
     def _unreadable(self, table: Table, error: duckdb.Error) -> GmvError:
         """What it means that files of a table can't be read: damage, if they are those that count now."""
         pinned = self.version(table)

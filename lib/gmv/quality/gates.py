@@ -16,7 +16,7 @@ from gmv.checks import (
     Check,
 )
 from gmv.errors import PublicationRefused
-from gmv.lake import pruning
+from gmv.lake import lookups, pruning
 from gmv.lake.reader import Reader
 from gmv.lake.unfinished import Unfinished
 from gmv.publication import Place, Plan, differing
@@ -93,7 +93,7 @@ def check_silver(
             found[ROW_ACCOUNTING].append(Finding(ROW_ACCOUNTING, account["file"], value, message))
     ids = {} if touched is None else {"ids": list(touched)}
     of_touched = pruning.ONE_OF_IDS if ids else "true"
-    near = reader.near(pruning.id_ranges(touched or ()))
+    near = lookups.near(reader, [event.latest for event in EVENT_TABLES], touched) if touched else reader
     for event in EVENT_TABLES:
         (counted,) = near.rows(
             "select count(*) as n, count(distinct purchase_id) as ids "
