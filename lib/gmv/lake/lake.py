@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -187,20 +187,35 @@ class Lake:
 
     def versions_near(self, unfinished: Unfinished) -> dict[EventTable, DataFrame]:
         """The versions that the records of these bronze runs may be copies of, by event table."""
-        return of_each_event(lambda event: self._versions_near(event, unfinished))
+        arrived = of_each_event(lambda event: self._arrived(event, unfinished))
+        of_all = {one for few in arrived.values() for one in few or ()}
+        are_few = None not in arrived.values() and len(of_all) <= pruning.MOST_IDS
+        return of_each_event(
+            lambda event: self._versions_near(event, arrived[event], of_all if are_few else ())
+        )
 
-    def _versions_near(self, event: EventTable, unfinished: Unfinished) -> DataFrame:
+    def _arrived(self, event: EventTable, unfinished: Unfinished) -> list[str] | None:
+        """The purchases that these bronze runs' records of an event name; None where they are many."""
+        if unfinished.is_everything:
+            return None
+        runs = list(unfinished.runs)
+        named = (
+            f"select distinct trim(purchase_id, $stripped) as purchase_id from bronze.{event.name} "
+            "where list_contains($runs, run)"
+        )
+        return Reader(self.path).of_runs(runs).few_ids(named, runs=runs, stripped=STRIPPED)
+
+    def _versions_near(
+        self, event: EventTable, few: Sequence[str] | None, of_all: Collection[str]
+    ) -> DataFrame:
         self._read_at[event.versions] = self._version(event.versions)
-        arrived = f"select distinct trim(purchase_id, $stripped) as purchase_id from bronze.{event.name}"
-        few = None
-        if not unfinished.is_everything:
-            runs = list(unfinished.runs)
-            reader = Reader(self.path).of_runs(runs)
-            few = reader.few_ids(f"{arrived} where list_contains($runs, run)", runs=runs, stripped=STRIPPED)
-        ranges = id_ranges([*few]) if few else []
-        if few is not None:
-            return self.rows_of(event.versions, Touched(self._ids(few), ranges, few))
-        return self.read(event.versions, ranges)
+        if few is None:
+            return self.read(event.versions)
+        if (
+            of_all
+        ):  # what makes the latest of each purchase asks for all versions of all of them, just after this
+            lookups.rows_of(Reader(self.path), event.versions, of_all)
+        return self.rows_of(event.versions, Touched(self._ids(few), id_ranges(few), few))
 
     def touched_by(self, unfinished: Unfinished) -> Touched:
         """The purchases with a version that one of these bronze runs brought, or may have taken out."""

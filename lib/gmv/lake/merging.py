@@ -152,15 +152,17 @@ def _parts(path: Path, latest: pa.Table, touched: pa.Array) -> list[_Part]:
 
 
 def _part(rows: pa.Table, latest: pa.Table, touched: pa.Array) -> _Part:
-    position = pc.index_in(rows["purchase_id"], latest["purchase_id"])
-    is_replaced = pc.is_valid(position).to_numpy()
+    is_touched = pc.is_in(rows["purchase_id"], touched)
+    before = rows.filter(is_touched)
+    position = pc.index_in(before["purchase_id"], latest["purchase_id"])
+    is_replaced = pc.is_valid(position)
     positions = position.drop_null().to_numpy()
-    is_touched = pc.is_in(rows["purchase_id"], touched).to_numpy()
-    is_gone = is_touched & ~is_replaced
-    is_changed = is_gone.any() or not rows.filter(is_replaced).equals(latest.take(positions))
+    is_changed = len(positions) < before.num_rows or not before.equals(latest.take(positions))
+    numbers = np.flatnonzero(is_touched.to_numpy())  # of the rows before, among all
     taken = np.arange(rows.num_rows)
-    taken[is_replaced] = rows.num_rows + positions
-    return _Part(rows, rows.filter(is_touched), taken[~is_gone], positions, is_changed)
+    taken[numbers[is_replaced.to_numpy()]] = rows.num_rows + positions
+    taken = np.delete(taken, numbers[~is_replaced.to_numpy()])
+    return _Part(rows, before, taken, positions, is_changed)
 
 
 def _written(place: Path, table: Table, parts: Iterable[pa.Table]) -> list[AddAction]:
