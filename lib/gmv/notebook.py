@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import datetime as dt
 import json
 import os
@@ -187,7 +188,8 @@ class Step:
     def finish(self) -> None:
         """End the notebook: leave its facts for the run's record, let go of the lake."""
         if self.name == "02_silver":
-            lookups.leave(self._looked_up)
+            with contextlib.suppress(OSError):  # gold looks it up itself, then
+                lookups.leave(self._looked_up)
         folder = os.environ.get(FACTS_FOLDER)
         if folder:
             location.replace_text(Path(folder, f"{self.name}.json"), json.dumps(self._facts, default=str))

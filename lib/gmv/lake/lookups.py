@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gmv.lake import pruning, records
+from gmv.lake import location, pruning, records
 from gmv.lake.reader import Reader
 from gmv.tables import Table
 
@@ -116,23 +116,25 @@ def keep(place: str, ids: Collection[str], files: Collection[str], rows: pa.Tabl
 
 
 def leave(folder: Path) -> None:
-    """Write what this process has looked up, for another one to take."""
+    """Write what this process has looked up, for another one to take.
+
+    Raises:
+        OSError: it can't be written; what is there is whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     kept = [(place, one) for place, looked_up in _DONE.items() for one in looked_up]
     for number, (place, one) in enumerate(kept):
         told = json.dumps({"place": place, "ids": sorted(one.ids), "files": sorted(one.files)})
         rows = one.rows.replace_schema_metadata({_TOLD: told})
-        with (
-            pa.OSFile(str(folder / f"{number}.arrow"), "wb") as file,
-            pa.ipc.new_file(file, rows.schema) as writer,
-        ):
+        written = pa.BufferOutputStream()
+        with pa.ipc.new_file(written, rows.schema) as writer:
             writer.write_table(rows)
+        location.replace_bytes(folder / f"{number}.arrow", written.getvalue().to_pybytes())
 
 
 def take(folder: Path) -> None:
     """Read what another process has left; nothing where there is no such folder."""
     for path in sorted(folder.glob("*.arrow")):
-        with pa.OSFile(str(path)) as file:
-            rows = pa.ipc.open_file(file).read_all()
+        rows = pa.ipc.open_file(path.read_bytes()).read_all()
         told = json.loads(rows.schema.metadata[_TOLD])
         keep(told["place"], told["ids"], told["files"], rows.replace_schema_metadata(None))
