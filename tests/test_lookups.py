@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import small_lake
 from deltalake import DeltaTable
-from gmv import maintain
+from gmv import maintain, notebook
 from gmv.errors import GmvError
 from gmv.lake import lookups, merging
 from gmv.lake.reader import Reader
@@ -138,3 +138,33 @@ def test_questions_about_some_purchases_open_no_file_of_the_tables_that_were_loo
     for table in (VERSIONS, LATEST):
         lose(tmp_path, table)
         assert near.rows(f"select purchase_id from silver.{table.name}") == [{"purchase_id": "1"}]
+
+
+def test_gold_takes_what_silver_of_the_same_run_left(tmp_path, monkeypatch):
+    lake = tmp_path / "lake"
+    add(lake, "1", "2")
+    monkeypatch.setattr(lookups, "_DONE", {})
+    monkeypatch.setenv(notebook.FACTS_FOLDER, str(tmp_path))  # as in a run, which alone finishes a killed one
+
+    def begin(name: str, run: str) -> notebook.Step:
+        folders = {"lake": str(lake), "landing": str(tmp_path), "runs_dir": str(tmp_path / "runs")}
+        return notebook.start(name, {**folders, "run_id": run})
+
+    silver = begin("02_silver", "one")
+    assert found(lake, "1") == ["1"]
+    silver.finish()
+    for run, is_taken in (("another", False), ("one", True)):
+        lookups._DONE.clear()
+        begin("03_gold", run).release()
+        assert bool(lookups._DONE) == is_taken
+    lose(lake)
+    assert found(lake, "1") == ["1"]
+
+
+def test_silver_ends_well_where_it_can_leave_nothing(tmp_path):
+    given = {"lake": str(tmp_path), "landing": str(tmp_path), "runs_dir": str(tmp_path), "run_id": "one"}
+    step = notebook.start("02_silver", given)
+    step.staging.parent.mkdir()
+    step.staging.write_text("no folder")
+    step.finish()
+    notebook.start("03_gold", given).release()
