@@ -88,6 +88,8 @@ def test_too_many_rows_are_not_told_in_part(tmp_path, monkeypatch):
     add(tmp_path, "4", run="run 2")
     assert lookups.rows_of(Reader(tmp_path), VERSIONS, ["1", "2", "3", "4"]) is None
     assert found(tmp_path, "4") == ["4"]
+    add(tmp_path / "at once", "1", "2", "3", "4")
+    assert lookups.rows_of(Reader(tmp_path / "at once"), VERSIONS, ["1", "2", "3", "4"]) is None
 
 
 def test_tables_of_two_lakes_and_a_table_that_is_not_there_are_told_apart(tmp_path):

@@ -819,6 +819,7 @@ LATER: list[Event] = [
     ProductItem(at("2023-03-30 10:00:00"), day("2023-03-30"), "5", 9, 1, Decimal("5.00")),
     PurchaseExtraInfo(at("2023-03-30 10:00:00"), day("2023-03-30"), "5", "nac"),
 ]
+LINEAGE = ("file", "sha256", "run")
 SECOND_RUN = Unfinished("ledger", ["run2"], 4, is_everything=False)
 
 
@@ -920,6 +921,17 @@ def test_version_that_a_run_invented_of_a_purchase_far_from_its_own_is_found(tmp
     far = {**the_row(rows, PURCHASE.versions, purchase_id="5"), "purchase_id": "900000000"}
     write(tmp_path / "lake", PURCHASE.versions, [far])
     assert "purchase_versions" in disagreeing(verify_run(Reader(tmp_path / "lake"), SECOND_RUN, TODAY))
+
+
+def test_purchase_of_which_a_run_invented_a_version_is_verified_with_all_of_its_versions(tmp_path):
+    rows = rows_after_two_runs()
+    of_run = the_row(rows, PURCHASE.versions, purchase_id="5")
+    invented = {
+        **next(row for row in rows[PURCHASE.versions.path] if row["purchase_id"] == "2"),
+        **{name: of_run[name] for name in LINEAGE},
+    }
+    rows[PURCHASE.versions.path].append(invented)
+    assert disagreeing(run_verified(tmp_path, rows)) == ["purchase_versions"]
 
 
 def test_a_retraction_is_verified_by_the_purchases_of_its_file(tmp_path):

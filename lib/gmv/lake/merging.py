@@ -157,7 +157,7 @@ def _part(rows: pa.Table, latest: pa.Table, touched: pa.Array) -> _Part:
     position = pc.index_in(before["purchase_id"], latest["purchase_id"])
     is_replaced = pc.is_valid(position)
     positions = position.drop_null().to_numpy()
-    is_changed = len(positions) < before.num_rows or not before.equals(latest.take(positions))
+    is_changed = not before.equals(latest.take(positions))
     numbers = np.flatnonzero(is_touched.to_numpy())  # of the rows before, among all
     taken = np.arange(rows.num_rows)
     taken[numbers[is_replaced.to_numpy()]] = rows.num_rows + positions
