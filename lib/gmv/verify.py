@@ -306,15 +306,18 @@ _OWN_FILES = """
     for event in EVENT_TABLES
 )
 
-# The purchases that own files name, whether they bring something new of them or not.
-_OWN_PURCHASES = "create temp table own as " + " union ".join(
-    f"""
-    select purchase_id from {event.name}_events
-    union
+# The purchases that records of changed files name.
+_NAMED_BY_CHANGED = {
+    event: f"""
     select filled(purchase_id) as purchase_id from arrived_{event.name}
     where list_contains((select changed from parameters), sha256) and filled(purchase_id) is not null
     """
     for event in EVENT_TABLES
+}
+
+# The purchases that own files name, whether they bring something new of them or not.
+_OWN_PURCHASES = "create temp table own as " + " union ".join(
+    f"select purchase_id from {event.name}_events union {_NAMED_BY_CHANGED[event]}" for event in EVENT_TABLES
 )
 
 # The versions that own files brought, and those that they hold copies of.
@@ -336,9 +339,7 @@ _TOUCHED = "create temp table touched as " + " union ".join(
     f"""
     select purchase_id from near_{event.name}_versions
     where list_contains((select runs from parameters), run)
-    union
-    select filled(purchase_id) as purchase_id from arrived_{event.name}
-    where list_contains((select changed from parameters), sha256) and filled(purchase_id) is not null
+    union {_NAMED_BY_CHANGED[event]}
     """
     for event in EVENT_TABLES
 )

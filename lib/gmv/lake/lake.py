@@ -211,9 +211,7 @@ class Lake:
         self._read_at[event.versions] = self._version(event.versions)
         if few is None:
             return self.read(event.versions)
-        if (
-            of_all
-        ):  # what makes the latest of each purchase asks for all versions of all of them, just after this
+        if of_all:  # the latest of each purchase is made next, of all versions of all of them
             lookups.rows_of(Reader(self.path), event.versions, of_all)
         return self.rows_of(event.versions, Touched(self._ids(few), id_ranges(few), few))
 
