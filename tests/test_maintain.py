@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -103,6 +104,19 @@ def test_two_small_files_become_one_and_the_log_is_summed_up(tmp_path):
     maintain.maintain(tmp_path)
     assert files(tmp_path, CHECK_RESULTS) == 1
     assert len([*(tmp_path / CHECK_RESULTS.path).glob("_delta_log/*.checkpoint.parquet")]) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_maintenance_that_is_stopped_is_recorded_and_the_lake_is_free(tmp_path, monkeypatch, number):
+    small_lake.write_sample(tmp_path / "lake")
+    monkeypatch.setattr(maintain, "maintain", lambda lake: signal.raise_signal(number))
+    with pytest.raises(GmvError, match="Interrupted: what was committed stays"):
+        runner.maintain(request(tmp_path / "lake"), showing)
+    (row,) = Reader(tmp_path / "lake").rows(
+        "select kind, outcome from monitoring.runs where event = 'ended' order by \"at\" desc limit 1"
+    )
+    assert row == {"kind": "maintain", "outcome": "interrupted"}
+    lock.ensure_free(tmp_path / "lake")
 
 
 def test_rows_that_were_lost_on_the_way_are_told(tmp_path, monkeypatch):

@@ -180,6 +180,7 @@ def test_a_plan_tells_that_checks_would_refuse(lake):
     assert [(change.state, change.before, change.after) for change in planned.changes] == [
         ("pending", Decimal("100.00"), Decimal("100.01"))
     ]
+    assert not [said for said in tell.plan_tables(planned) if "Days" in str(said)], "it came to none"
     assert everything(lake.path) == before
 
 

@@ -10,8 +10,8 @@ from gmv import show
 from gmv.cli import app
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
-from gmv.tables import DAILY_GMV, GMV_LEDGER, PURCHASE_EXTRA_INFO, QUARANTINE, WAITING
-from small_lake import day, rows_of, write
+from gmv.tables import DAILY_GMV, GMV_LEDGER, PURCHASE_EXTRA_INFO, QUARANTINE, RUNS, WAITING
+from small_lake import at, day, rows_of, write
 from typer.testing import CliRunner
 
 MANY = show.MOST_DRAWN + 5
@@ -113,6 +113,16 @@ def test_the_last_rows_are_those_of_the_end_with_what_is_empty(tmp_path):
     last = show.selection(WAITING).last(Reader(tmp_path), 2)
     assert [row["purchase_id"] for row in last] == ["2", None]
     assert [row["purchase_id"] for row in show.rows(Reader(tmp_path), WAITING)] == ["1", "2", None]
+
+
+def test_what_happened_in_runs_stands_in_order_of_time(tmp_path):
+    moments = [("r1", "started", 1), ("r1", "ended", 3), ("r2", "started", 3), ("r1", "accepted", 2)]
+    happened = rows_of("run event at", *((run, event, at(f"2023-03-0{on}")) for run, event, on in moments))
+    write(tmp_path, RUNS, happened)
+    in_order = ["r1 started", "r1 accepted", "r1 ended", "r2 started"]
+    assert [f"{row['run']} {row['event']}" for row in show.rows(Reader(tmp_path), RUNS)] == in_order
+    last = show.selection(RUNS).last(Reader(tmp_path), 3)
+    assert [f"{row['run']} {row['event']}" for row in last] == in_order[1:]
 
 
 def test_below_records_in_quarantine_stands_each_rule_with_an_example(

@@ -12,10 +12,10 @@ import pytest
 import small_lake
 from gmv import cli, freshness, monitoring, problems, progress, status, tables
 from gmv.checks import BY_NAME
-from gmv.errors import UsageError
+from gmv.errors import PublicationRefused, UsageError
 from gmv.lake import lock, records
 from gmv.lake.reader import Reader
-from gmv.quality import acceptance
+from gmv.quality import acceptance, files, gates
 from gmv.quality.findings import Finding
 from gmv.settings import settings
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -86,11 +86,13 @@ def test_a_killed_run_is_broken_but_one_at_work_is_not(lake):
     with_lock.release()
 
 
-def ended(lake: Path, run: str, kind: str, outcome: str) -> None:
+def ended(lake: Path, run: str, kind: str, outcome: str, message: str | None = None) -> None:
     """A run on record, of the hour that its name ends with."""
     common = {"run": run, "kind": kind, "at": at(f"2023-03-02T0{run[-1]}:00")}
     small_lake.write(lake, tables.RUNS, [{**common, "event": "started"}])
-    small_lake.write(lake, tables.RUNS, [{**common, "event": "ended", "outcome": outcome}])
+    small_lake.write(
+        lake, tables.RUNS, [{**common, "event": "ended", "outcome": outcome, "message": message}]
+    )
 
 
 def test_what_is_no_run_neither_hides_that_one_failed_nor_is_one_that_failed(lake):
@@ -144,6 +146,18 @@ def test_a_block_is_told_since_the_run_that_was_refused_first(lake):
     blocked, failed = problems.open_problems(Reader(lake), day("2023-02-24"))
     assert blocked.what == "Publication is blocked since run r4; the last good numbers stay."
     assert failed.what == "Run r5 failed."
+
+
+def test_a_block_says_once_that_the_last_good_numbers_stay(lake):
+    negative = Finding(
+        BY_NAME["negative_gmv"], "2023-02-22 nac", "-1.00", "On 2023-02-22 nac would have -1.00."
+    )
+    with pytest.raises(PublicationRefused) as refused:
+        gates._passed_or_refused(Reader(lake), {negative.check: [negative]}, "r2")
+    ended(lake, "r2", "run", "refused", str(refused.value))
+    (blocked,) = problems.open_problems(Reader(lake), day("2023-02-24"))
+    assert blocked.why.startswith("negative_gmv: On 2023-02-22 nac would have -1.00.")
+    assert str(blocked).count("the last good numbers stay") == 1
 
 
 def test_a_run_that_is_being_refused_is_told_as_that_before_it_has_ended(lake):
@@ -327,6 +341,22 @@ def test_quarantined_records_are_told_with_the_number_of_their_files(lake):
     (told,) = problems.open_problems(Reader(lake), day("2023-02-24"))
     assert told.what == "3 record(s) of 2 file(s) are in quarantine."
     assert told.advice == "Look at `gmv show quarantine`, and have right records delivered in a new file."
+
+
+def test_quarantined_records_are_no_problem_any_more_when_they_are_accepted_or_retracted(lake, monkeypatch):
+    bad = {"file": "a", "sha256": "a", "table": "purchase", "line": 2, "reasons": ["field_count"]}
+    small_lake.write(lake, tables.QUARANTINE, [bad])
+    (found,) = files.quarantined(Reader(lake))[BY_NAME["quarantined"]]
+    acceptance.accept(lake, [found], acceptance.Acceptance("quarantined", "a line of totals"), "r2")
+    assert kinds(lake) == []
+    small_lake.write(lake, tables.QUARANTINE, [{**bad, "line": 3}])
+    assert kinds(lake) == ["quarantine"], "there are more now"
+    with monkeypatch.context() as patch:
+        patch.setenv("GMV_SEVERITIES", '{"quarantined": "off"}')
+        assert kinds(lake) == []
+    out = {"path": "a", "table": "purchase", "sha256": "a", "size": 1, "outcome": "retracted", "run": "r3"}
+    small_lake.write(lake, tables.FILES, [{**out, "recorded_at": at("2023-03-02")}])
+    assert kinds(lake) == [], "before a run has taken that in, too"
 
 
 def test_what_is_late_or_broken_comes_first(lake):

@@ -29,10 +29,12 @@ class PublicationRefused(GmvError):
     """Blocking checks failed: nothing was published, the last good numbers stay.
 
     Attributes:
+        begins: the first sentence of what is told.
         report: where the report is that a run has made of it; empty before.
     """
 
     exit_code = 3
+    begins = "Nothing was published; the last good numbers stay."
     report = ""
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from gmv.checks import BY_NAME, QUARANTINED
-from gmv.errors import LakeLocked
+from gmv.errors import LakeLocked, PublicationRefused
 from gmv.freshness import Freshness, freshness
 from gmv.lake import lock
 from gmv.lake.location import is_remote
 from gmv.lake.reader import Reader
+from gmv.progress import OUT_OF_FORCE
 from gmv.quality import acceptance, files
 from gmv.quality.findings import severity
 from gmv.quality.standing import standing
@@ -125,7 +126,9 @@ def _of_runs(reader: Reader) -> Iterable[Problem]:
 def _blocked(run: Mapping[str, Any], refusing: Sequence[Mapping[str, Any]], since: str) -> Problem:
     subject = ",".join(sorted({row["check"] for row in refusing}))
     what = f"Publication is blocked since run {since}; the last good numbers stay."
-    said = run["message"].strip() or " ".join(f"{row['check']}: {row['message']}" for row in refusing)
+    said = run["message"].removeprefix(PublicationRefused.begins).strip() or " ".join(
+        f"{row['check']}: {row['message']}" for row in refusing
+    )
     return Problem(BLOCKED, subject, what, said, "Look at the values named; gmv run tries again.")
 
 
@@ -209,7 +212,13 @@ def _refused_files(reader: Reader) -> Iterable[Problem]:
 
 
 def _quarantined(reader: Reader) -> Iterable[Problem]:
-    (row,) = reader.rows("select count(*) as records, count(distinct sha256) as files from silver.quarantine")
+    findings, accepted = files.quarantined(reader)[QUARANTINED], acceptance.accepted(reader)
+    if severity(QUARANTINED) == "off" or all(finding.accepted_as in accepted for finding in findings):
+        return
+    (row,) = reader.rows(
+        "select count(*) as records, count(distinct sha256) as files from silver.quarantine "
+        f"where sha256 not in ({OUT_OF_FORCE})"
+    )
     if row["records"]:
         what = f"{row['records']} record(s) of {row['files']} file(s) are in quarantine."
         yield Problem(QUARANTINE, "", what, "", QUARANTINED.advice)

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from gmv.errors import UsageError
 from gmv.lake.reader import Reader
 from gmv.quality.lists import LISTS
-from gmv.tables import DAILY_GMV, TABLES, Table
+from gmv.tables import DAILY_GMV, RUNS, TABLES, Table
 
 
 def table_named(name: str) -> Table:
@@ -47,12 +47,14 @@ class Selection:
     Attributes:
         title: the table, and the point in time if one was asked for.
         one_row_is: in words.
+        sorted_by: columns that tell its rows apart.
     """
 
     sql: str
     parameters: Mapping[str, object]
     title: str
     one_row_is: str
+    sorted_by: Sequence[str] = ("all",)
 
     def count(self, reader: Reader) -> int:
         """How many rows there are."""
@@ -60,13 +62,16 @@ class Selection:
         return row["n"]
 
     def last(self, reader: Reader, most: int) -> list[dict[str, Any]]:
-        """The last so many rows, sorted by their columns."""
-        last = f"select * from ({self.sql}) order by all desc nulls first limit {most}"
-        return reader.rows(f"select * from ({last}) order by all", **self.parameters)
+        """The last so many rows, sorted."""
+        last = f"select * from ({self.sql}) order by {self._order(' desc nulls first')} limit {most}"
+        return reader.rows(f"select * from ({last}) order by {self._order()}", **self.parameters)
 
     def batches(self, reader: Reader) -> Iterator[list[dict[str, Any]]]:
-        """All rows, sorted by their columns; never all of them in memory."""
-        return reader.batches(f"select * from ({self.sql}) order by all", **self.parameters)
+        """All rows, sorted; never all of them in memory."""
+        return reader.batches(f"select * from ({self.sql}) order by {self._order()}", **self.parameters)
+
+    def _order(self, direction: str = "") -> str:
+        return ", ".join(f"{column}{direction}" for column in self.sorted_by)
 
 
 def rows(
@@ -77,7 +82,7 @@ def rows(
     known_on: dt.date | None = None,
     recorded_by: dt.datetime | None = None,
 ) -> list[dict[str, Any]]:
-    """All rows of a `selection`, sorted by their columns."""
+    """All rows of a `selection`, sorted."""
     selected = selection(table, start_date, end_date, known_on, recorded_by)
     return [*chain.from_iterable(selected.batches(reader))]
 
@@ -134,7 +139,9 @@ def selection(
         if table.layer == "bronze":  # a text there
             dated = dated.replace("transaction_date ", "try_cast(transaction_date as date) ")
         parameters |= {"start_date": start_date, "end_date": end_date}
-    return Selection(f"select * from ({source}) {dated}", parameters, title, one_row_is)
+    # What happened in runs is told in order of time: by its columns, a run would end before it starts.
+    sorted_by = ('"at"', "run", "event", "details") if table == RUNS else ("all",)
+    return Selection(f"select * from ({source}) {dated}", parameters, title, one_row_is, sorted_by)
 
 
 def which_rows(one_row_is: str, which: str, drawn: int, of: int) -> str:

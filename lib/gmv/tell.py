@@ -168,7 +168,8 @@ def plan_tables(plan: Plan) -> Iterator[RenderableType]:
     results = [
         f"{list(plan.days.values()).count(result):,} {result}" for result in dict.fromkeys(plan.days.values())
     ]
-    yield f"Days: {', '.join(results) or 'none'}"
+    if not plan.refused:  # a run that is refused comes to no day
+        yield f"Days: {', '.join(results) or 'none'}"
     if not plan.changes:
         yield "It would change no number."
         return

@@ -198,7 +198,7 @@ def _passed_or_refused(
 
 def _refusal(blocking: Found) -> str:
     """What blocks and what to do, a line for each check."""
-    lines = ["Nothing was published; the last good numbers stay."]
+    lines = [PublicationRefused.begins]
     lines += [f"{check.name}: {in_words(findings)} {check.advice}" for check, findings in blocking.items()]
     acceptable = [check.name for check in blocking if not check.is_integrity]
     if len(acceptable) == len(blocking):

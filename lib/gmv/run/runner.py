@@ -244,7 +244,7 @@ def maintain(request: Request, show: Show) -> list[dict]:
         GmvError: a table can't be maintained; it is as it was.
     """
     _require_lake(request)
-    with _held(request.lake, "gmv maintain") as held:
+    with _held(request.lake, "gmv maintain") as held, _stopping_on_terminate():
         recovery.finish_killed_run(request.lake)
         return _maintain(request, held, show)
 
