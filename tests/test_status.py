@@ -353,7 +353,9 @@ def test_quarantined_records_are_no_problem_any_more_when_they_are_accepted_or_r
     assert kinds(lake) == ["quarantine"], "there are more now"
     with monkeypatch.context() as patch:
         patch.setenv("GMV_SEVERITIES", '{"quarantined": "off"}')
+        settings.cache_clear()
         assert kinds(lake) == []
+    settings.cache_clear()
     out = {"path": "a", "table": "purchase", "sha256": "a", "size": 1, "outcome": "retracted", "run": "r3"}
     small_lake.write(lake, tables.FILES, [{**out, "recorded_at": at("2023-03-02")}])
     assert kinds(lake) == [], "before a run has taken that in, too"
