@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +20,7 @@ from gmv.lake.location import is_remote
 from gmv.lake.reader import Reader
 from gmv.progress import OUT_OF_FORCE
 from gmv.quality import acceptance, files
-from gmv.quality.findings import severity
+from gmv.quality.findings import Finding, Found, severity
 from gmv.quality.standing import standing
 from gmv.reasons import REASON_TOLD, why
 from gmv.settings import settings
@@ -204,24 +204,26 @@ def _restatements(reader: Reader) -> Iterable[Problem]:
 
 
 def _refused_files(reader: Reader) -> Iterable[Problem]:
-    accepted = acceptance.accepted(reader)
-    for check, findings in files.refused(reader).items():
-        for finding in findings:
-            if severity(check) != "off" and finding.accepted_as not in accepted:
-                yield Problem(REFUSED_FILE, finding.subject, finding.message, "", check.advice)
+    for finding in _open(reader, files.refused(reader)):
+        yield Problem(REFUSED_FILE, finding.subject, finding.message, "", finding.check.advice)
 
 
 def _quarantined(reader: Reader) -> Iterable[Problem]:
-    findings, accepted = files.quarantined(reader)[QUARANTINED], acceptance.accepted(reader)
-    if severity(QUARANTINED) == "off" or all(finding.accepted_as in accepted for finding in findings):
-        return
     (row,) = reader.rows(
         "select count(*) as records, count(distinct sha256) as files from silver.quarantine "
         f"where sha256 not in ({OUT_OF_FORCE})"
     )
-    if row["records"]:
+    if row["records"] and any(_open(reader, {QUARANTINED: files.quarantined(reader)[QUARANTINED]})):
         what = f"{row['records']} record(s) of {row['files']} file(s) are in quarantine."
         yield Problem(QUARANTINE, "", what, "", QUARANTINED.advice)
+
+
+def _open(reader: Reader, found: Found) -> Iterator[Finding]:
+    """What fails checks that are looked at, and nobody has accepted."""
+    accepted = acceptance.accepted(reader)
+    for check, findings in found.items():
+        if severity(check) != "off":
+            yield from (finding for finding in findings if finding.accepted_as not in accepted)
 
 
 def _made_of(reader: Reader, days: Collection[dt.date]) -> dict[dt.date, str]:

@@ -47,7 +47,7 @@ class Selection:
     Attributes:
         title: the table, and the point in time if one was asked for.
         one_row_is: in words.
-        sorted_by: columns that tell its rows apart.
+        sorted_by: SQL, its columns in the order in which they sort the rows; `all` of them as they stand.
     """
 
     sql: str

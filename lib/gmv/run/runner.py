@@ -84,7 +84,7 @@ def run(request: Request, show: Show) -> Record:
     if request.record_to:
         request.record_to.unlink(missing_ok=True)  # a run that does not begin leaves none
     _require_places(request)
-    with _held(request.lake, f"run {run_id}") as held, _stopping_on_terminate():
+    with _held(request.lake, f"run {run_id}") as held:
         request = _resumed(request)
         _finish_killed_rebuild(request, held, show)
         return _run(request, run_id, held, show)
@@ -122,7 +122,7 @@ def retract(
     _require_lake(request)
     if run:
         _require_places(request)
-    with _held(request.lake, f"retraction {run_id}") as held, _stopping_on_terminate():
+    with _held(request.lake, f"retraction {run_id}") as held:
         _finish_killed_rebuild(request, held, show)
         recovery.finish_killed_run(request.lake)
         content = retraction.named(Reader(request.lake), name, request.landing)
@@ -155,7 +155,7 @@ def rebuild(request: Request, show: Show) -> tuple[Record, Certificate]:
     """
     _require_lake(request)
     run_id = new_run_id()
-    with _held(request.lake, f"rebuild {run_id}") as held, _stopping_on_terminate():
+    with _held(request.lake, f"rebuild {run_id}") as held:
         bronze.finish_killed_run(request.lake)
         return _rebuild(request, run_id, held, show)
 
@@ -244,7 +244,7 @@ def maintain(request: Request, show: Show) -> list[dict]:
         GmvError: a table can't be maintained; it is as it was.
     """
     _require_lake(request)
-    with _held(request.lake, "gmv maintain") as held, _stopping_on_terminate():
+    with _held(request.lake, "gmv maintain") as held:
         recovery.finish_killed_run(request.lake)
         return _maintain(request, held, show)
 
@@ -520,7 +520,8 @@ def _held(lake: Path, holder: str) -> Iterator[lock.Lock]:
     held = lock.acquire(lake, holder)
     try:
         recovery.follow_clock(lake)
-        yield held
+        with _stopping_on_terminate():
+            yield held
     finally:
         held.release()
 
